@@ -1,0 +1,1 @@
+//! Prompts to the files other programs read.

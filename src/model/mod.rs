@@ -1,0 +1,1 @@
+//! Frozen GPT and T5 models.

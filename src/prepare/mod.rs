@@ -1,0 +1,1 @@
+//! Question answering data to prompt learning jsonl; text to text, no tensors.

@@ -1,0 +1,1 @@
+//! The trainable part: virtual tokens and what makes them.

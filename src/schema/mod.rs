@@ -1,0 +1,1 @@
+//! The typed meaning of the configuration's sections.

@@ -1,0 +1,1 @@
+//! The stages a launch can run, and how they depend on each other.

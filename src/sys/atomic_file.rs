@@ -1,0 +1,78 @@
+//! Files that are there whole or not at all: written to a temporary name in the same folder, flushed, renamed.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes `bytes` to `path`, replacing what was there in one step. Parent folders are made.
+pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    write_with(path, |file| file.write_all(bytes.as_ref()))
+}
+
+/// Writes what `fill` produces to `path`, replacing what was there in one step. Parent folders are made.
+///
+/// The file appears only when `fill` succeeds; on an error nothing is left behind.
+pub fn write_with<T>(
+    path: &Path,
+    fill: impl FnOnce(&mut io::BufWriter<&mut std::fs::File>) -> io::Result<T>,
+) -> io::Result<T> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs_err::create_dir_all(folder)?;
+    let with_path = |error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("writing `{}`: {error}", path.display()),
+        )
+    };
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".ptune-")
+        .tempfile_in(folder)
+        .map_err(with_path)?;
+    let mut writer = io::BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
+    let value = fill(&mut writer).map_err(with_path)?;
+    writer.flush().map_err(with_path)?;
+    drop(writer);
+    set_usual_permissions(temporary.as_file()).map_err(with_path)?;
+    temporary.as_file().sync_all().map_err(with_path)?;
+    temporary
+        .persist(path)
+        .map_err(|error| with_path(error.error))?;
+    // The rename itself lives in the folder; without this a power cut can undo it.
+    if let Ok(folder) = fs_err::File::open(folder) {
+        folder.sync_all()?;
+    }
+    Ok(value)
+}
+
+/// Temporary files are private; what we keep should be as readable as any file the user makes.
+#[cfg(unix)]
+fn set_usual_permissions(file: &std::fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_usual_permissions(_: &std::fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/metrics.json");
+        write(&path, "old").unwrap();
+        let failed = write_with(&path, |file| {
+            file.write_all(b"half")?;
+            Err::<(), _>(io::Error::other("disk on fire"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("metrics.json"));
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs_err::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,8 @@
+//! The outside world in one place: files written whole, environment variables, signals, time, random numbers.
+
+pub mod atomic_file;
+pub mod clock;
+pub mod env_vars;
+#[cfg(feature = "worker")]
+pub mod rng;
+pub mod shutdown;

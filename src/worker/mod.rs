@@ -1,0 +1,1 @@
+//! Binds a resolved configuration to the modules that do the work.

@@ -1,0 +1,1 @@
+//! YAML as OmegaConf reads and writes it.

@@ -1,0 +1,1 @@
+//! Parity with reference numbers of tiny models.

@@ -1,0 +1,1 @@
+//! Composition against cases executed with real Hydra.

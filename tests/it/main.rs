@@ -1,0 +1,16 @@
+//! Whole commands and whole subsystems, seen from outside.
+
+mod cli_messages;
+mod compose;
+mod launch_local;
+mod launch_scripts;
+mod layers;
+mod readme;
+mod shipped_configs;
+
+#[cfg(feature = "worker")]
+mod quickstart;
+#[cfg(feature = "worker")]
+mod worker_eval;
+#[cfg(feature = "worker")]
+mod worker_train;
