@@ -4,6 +4,7 @@
 //! line they can paste. It travels inside `anyhow::Error`; `main` finds it there, prints it, and takes the exit status
 //! from its [`Class`].
 
+pub mod source;
 pub mod suggest;
 
 use std::fmt;
@@ -79,6 +80,8 @@ pub struct Diagnostic {
     pub class: Class,
     /// What was found, in one line.
     pub title: String,
+    /// Name under which Hydra and OmegaConf know this mistake (`MissingConfigException`), where they do; not shown.
+    pub code: Option<&'static str>,
     /// Where, most telling first.
     pub locations: Vec<Location>,
     /// An excerpt already drawn (lines with a caret), or nothing.
@@ -104,11 +107,19 @@ impl Diagnostic {
         Self {
             class,
             title,
+            code: None,
             locations: vec![],
             excerpt: None,
             notes: vec![],
             hints: vec![],
         }
+    }
+
+    /// Says which exception Hydra or OmegaConf raises here.
+    #[must_use]
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
     }
 
     /// Adds a place.

@@ -1,0 +1,264 @@
+//! A configuration without `${…}`: what typed sections are made from, and the file between launcher and worker.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
+
+use crate::diag::source::SourceMap;
+use crate::diag::suggest::did_you_mean;
+use crate::diag::{Diagnostic, Location};
+use crate::yaml::{Integer, Key, Mapping, Node, Value};
+
+/// A configuration in which no `${…}` is left; `???` may be, where nobody needs the value.
+#[derive(Clone, Debug)]
+pub struct ResolvedConfig {
+    root: Node,
+    texts: SourceMap,
+}
+
+impl ResolvedConfig {
+    /// A resolved tree with the texts its origins point into.
+    pub(crate) fn new(root: Node, texts: SourceMap) -> Self {
+        Self { root, texts }
+    }
+
+    /// The whole tree.
+    pub fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// The value at a dotted key (`prompt_learning.run.name`, `stages.0`), the whole for the empty key.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.root.descendant(key)
+    }
+
+    /// The text at a dotted key, where there is one that is not `???`.
+    pub fn get_str(&self, key: &str) -> Option<&str> {
+        self.get(key)
+            .filter(|node| !node.is_missing())
+            .and_then(Node::as_str)
+    }
+
+    /// `file:line:column` of the value at a dotted key, or of its nearest written parent.
+    pub fn location(&self, key: &str) -> Option<Location> {
+        let mut at = key;
+        loop {
+            if let Some(node) = self.get(at)
+                && node.origin.is_written()
+            {
+                return self.texts.location(node.origin);
+            }
+            at = at.rsplit_once('.')?.0;
+        }
+    }
+
+    /// The part at a dotted key as a configuration of its own, under its last name or at the root.
+    pub fn select_subtree(&self, key: &str) -> Option<Self> {
+        Some(Self::new(self.get(key)?.clone(), self.texts.clone()))
+    }
+
+    /// Sets the value at a dotted key; mappings on the way are made, scalars on the way are replaced.
+    pub fn set(&mut self, key: &str, node: Node) {
+        let mut at = &mut self.root;
+        for part in key.split('.') {
+            if at.as_map().is_none() {
+                *at = Node::empty_map();
+            }
+            let Some(mapping) = at.as_map_mut() else {
+                return;
+            };
+            at = mapping
+                .entry(Key::from(part))
+                .or_insert_with(|| Node::computed(Value::Null));
+        }
+        *at = node;
+    }
+
+    /// Dotted keys that are still `???` at or below a key, in order.
+    pub fn missing(&self, key: &str) -> Vec<String> {
+        let mut found = vec![];
+        if let Some(node) = self.get(key) {
+            collect_missing(node, key, &mut found);
+        }
+        found
+    }
+
+    /// The section at a dotted key as a type.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] of class configuration: all keys that are still `???` in one report, or the first value that
+    /// does not fit with its key path and its place.
+    pub fn extract<T: DeserializeOwned>(&self, key: &str) -> Result<T, Diagnostic> {
+        let Some(node) = self.get(key) else {
+            return Err(self.no_such_section(key));
+        };
+        let missing = self.missing(key);
+        if !missing.is_empty() {
+            return Err(self.missing_report(&missing));
+        }
+        serde_path_to_error::deserialize(to_serde(node))
+            .map_err(|error| self.does_not_fit(key, &error))
+    }
+
+    fn no_such_section(&self, key: &str) -> Diagnostic {
+        let mut diagnostic = Diagnostic::configuration(format!("the configuration has no `{key}`"));
+        let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
+        if let Some(mapping) = self.get(parent).and_then(Node::as_map) {
+            let names: Vec<&str> = mapping.keys().filter_map(Key::as_str).collect();
+            if let Some(near) = did_you_mean(last, names.iter().copied()) {
+                diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
+            }
+        }
+        diagnostic
+    }
+
+    /// One report for every key that must still be given.
+    pub fn missing_report(&self, keys: &[String]) -> Diagnostic {
+        let title = match keys {
+            [key] => format!("`{key}` must be given"),
+            _ => format!("{} values must be given", keys.len()),
+        };
+        let mut diagnostic = Diagnostic::configuration(title);
+        diagnostic.code = Some("MissingMandatoryValue");
+        for key in keys.iter().take(10) {
+            if let Some(location) = self.location(key) {
+                diagnostic = diagnostic.at(location);
+            }
+            if keys.len() > 1 {
+                diagnostic = diagnostic.note(format!("`{key}` is ???"));
+            }
+        }
+        if keys.len() > 10 {
+            diagnostic = diagnostic.note(format!("… and {} more", keys.len() - 10));
+        }
+        let words: Vec<String> = keys.iter().take(10).map(|key| format!("{key}=…")).collect();
+        diagnostic.hint(format!("add to the command line: {}", words.join(" ")))
+    }
+
+    fn does_not_fit(
+        &self,
+        key: &str,
+        error: &serde_path_to_error::Error<serde_yaml::Error>,
+    ) -> Diagnostic {
+        let mut path = key.to_owned();
+        for segment in error.path() {
+            let part = match segment {
+                Segment::Seq { index } => index.to_string(),
+                Segment::Map { key } => key.clone(),
+                Segment::Enum { .. } | Segment::Unknown => continue,
+            };
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(&part);
+        }
+        let message = error.inner().to_string();
+        let message = message.split(" at line ").next().unwrap_or(&message);
+        let mut names = message.split('`').skip(1).step_by(2);
+        let hint = message
+            .starts_with("unknown ")
+            .then(|| names.next())
+            .flatten()
+            .and_then(|wrong| did_you_mean(wrong, names))
+            .map(|near| format!("did you mean `{near}`?"));
+        let mut diagnostic = Diagnostic::configuration(format!("`{path}`: {message}"));
+        if let Some(location) = self.location(&path) {
+            diagnostic = diagnostic.at(location);
+        }
+        match hint {
+            Some(hint) => diagnostic.hint(hint),
+            None => diagnostic,
+        }
+    }
+
+    /// As `OmegaConf.to_yaml` prints it.
+    pub fn to_yaml(&self) -> String {
+        String::new()
+    }
+
+    /// Reads a resolved file back.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not YAML, and one in which `${…}` is left.
+    pub fn from_file(path: &Path) -> Result<Self, Diagnostic> {
+        Err(Diagnostic::configuration(format!(
+            "reading `{}` is not built yet",
+            path.display()
+        )))
+    }
+
+    /// Reads a resolved text back; `name` is what messages call it.
+    pub fn from_text(name: &str, text: &str) -> Result<Self, Diagnostic> {
+        let _ = text;
+        Err(Diagnostic::configuration(format!(
+            "reading `{name}` is not built yet"
+        )))
+    }
+}
+
+fn collect_missing(node: &Node, path: &str, found: &mut Vec<String>) {
+    let join = |part: &str| {
+        if path.is_empty() {
+            part.to_owned()
+        } else {
+            format!("{path}.{part}")
+        }
+    };
+    match &node.value {
+        Value::Map(mapping) => {
+            for (key, child) in mapping {
+                collect_missing(child, &join(key.as_str().unwrap_or("?")), found);
+            }
+        }
+        Value::List(items) => {
+            for (index, child) in items.iter().enumerate() {
+                collect_missing(child, &join(&index.to_string()), found);
+            }
+        }
+        _ if node.is_missing() => found.push(path.to_owned()),
+        _ => {}
+    }
+}
+
+/// The neutral tree that typed sections deserialise from.
+fn to_serde(node: &Node) -> serde_yaml::Value {
+    match &node.value {
+        Value::Null => serde_yaml::Value::Null,
+        Value::Bool(value) => (*value).into(),
+        Value::Int(value) => integer_to_serde(value),
+        Value::Float(value) => (*value).into(),
+        Value::Str(text) => text.as_str().into(),
+        Value::Bytes(bytes) => {
+            serde_yaml::Value::Sequence(bytes.iter().map(|byte| u64::from(*byte).into()).collect())
+        }
+        Value::List(items) => serde_yaml::Value::Sequence(items.iter().map(to_serde).collect()),
+        Value::Map(mapping) => serde_yaml::Value::Mapping(mapping_to_serde(mapping)),
+    }
+}
+
+fn mapping_to_serde(mapping: &Mapping) -> serde_yaml::Mapping {
+    mapping
+        .iter()
+        .map(|(key, child)| {
+            let key = match key {
+                Key::Str(text) => text.as_str().into(),
+                Key::Int(value) => integer_to_serde(value),
+                Key::Float(value) => (*value).into(),
+                Key::Bool(value) => (*value).into(),
+                Key::Null | Key::Bytes(_) => serde_yaml::Value::Null,
+            };
+            (key, to_serde(child))
+        })
+        .collect()
+}
+
+fn integer_to_serde(value: &Integer) -> serde_yaml::Value {
+    match value {
+        Integer::Small(value) => i64::try_from(*value)
+            .map(serde_yaml::Value::from)
+            .or_else(|_| u64::try_from(*value).map(serde_yaml::Value::from))
+            .unwrap_or_else(|_| (*value as f64).into()),
+        Integer::Large(_) => value.to_f64().into(),
+    }
+}
