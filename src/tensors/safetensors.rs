@@ -1,0 +1,282 @@
+//! safetensors: one file, or a folder's `model.safetensors.index.json` with its shards.
+//!
+//! The file is memory-mapped and its header is checked once, when it is opened: sizes against shapes, offsets against
+//! the file, no overlap (the `safetensors` crate, format of <https://github.com/huggingface/safetensors>). Tensors are
+//! read when they are asked for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ::safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
+
+use super::{TensorError, TensorInfo, TensorSource};
+
+/// File name of a checkpoint in one piece.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// File name of the list of a checkpoint's shards.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// A checkpoint in safetensors form, in one file or many.
+pub struct SafetensorsFile {
+    described: PathBuf,
+    shards: Vec<Shard>,
+    entries: BTreeMap<String, Entry>,
+}
+
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+}
+
+struct Entry {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: usize,
+    end: usize,
+}
+
+impl SafetensorsFile {
+    /// Opens one file.
+    ///
+    /// # Errors
+    /// Where it cannot be mapped or its header does not describe its bytes.
+    pub fn open(path: &Path) -> Result<Self, TensorError> {
+        let mut this = Self {
+            described: path.to_owned(),
+            shards: vec![],
+            entries: BTreeMap::new(),
+        };
+        this.add_shard(path)?;
+        Ok(this)
+    }
+
+    /// Opens `model.safetensors` in `folder`, or the shards that `model.safetensors.index.json` lists.
+    ///
+    /// # Errors
+    /// Where neither is there, a shard is missing or malformed, or a tensor of the list is not in its shard.
+    pub fn open_folder(folder: &Path) -> Result<Self, TensorError> {
+        let single = folder.join(SINGLE_FILE);
+        let index = folder.join(INDEX_FILE);
+        if single.is_file() || !index.is_file() {
+            return Self::open(&single);
+        }
+        let malformed = |reason: String| TensorError::Malformed {
+            file: index.clone(),
+            reason,
+        };
+        let text = fs_err::read_to_string(&index)?;
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| malformed(format!("not JSON: {error}")))?;
+        let map = value
+            .get("weight_map")
+            .and_then(serde_json::Value::as_object)
+            .ok_or_else(|| malformed("no `weight_map` of names to files".to_owned()))?;
+        let mut this = Self {
+            described: index.clone(),
+            shards: vec![],
+            entries: BTreeMap::new(),
+        };
+        let mut files = BTreeMap::<&str, Vec<&str>>::new();
+        for (name, file) in map {
+            let file = file
+                .as_str()
+                .filter(|file| is_plain_file_name(file))
+                .ok_or_else(|| malformed(format!("`{name}` has no plain file name: {file}")))?;
+            files.entry(file).or_default().push(name);
+        }
+        for (file, names) in files {
+            this.add_shard(&folder.join(file))?;
+            if let Some(lost) = names.iter().find(|name| !this.entries.contains_key(**name)) {
+                return Err(malformed(format!(
+                    "`{lost}` should be in {file} and is not there"
+                )));
+            }
+        }
+        Ok(this)
+    }
+
+    #[expect(
+        unsafe_code,
+        reason = "mapping a file is unsafe by nature: another process may change it"
+    )]
+    fn add_shard(&mut self, path: &Path) -> Result<(), TensorError> {
+        let malformed = |reason: String| TensorError::Malformed {
+            file: path.to_owned(),
+            reason,
+        };
+        let file = fs_err::File::open(path)?;
+        if file.metadata()?.len() < 8 {
+            return Err(malformed("too short for a safetensors header".to_owned()));
+        }
+        // SAFETY: the map is read-only and private to this value. A checkpoint that another process truncates while it
+        // is in use ends this process, as it would with any mapped file; nothing here writes to checkpoints in place.
+        let map = unsafe { Mmap::map(file.file()) }?;
+        let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|error| malformed(format!("not a valid safetensors file: {error}")))?;
+        let data = 8_usize
+            .checked_add(header)
+            .ok_or_else(|| malformed("header length overflows".to_owned()))?;
+        let shard = self.shards.len();
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            let bounds = data.checked_add(start).zip(data.checked_add(end));
+            let (start, end) = bounds
+                .filter(|&(start, end)| start <= end && end <= map.len())
+                .ok_or_else(|| malformed(format!("tensor `{name}` lies outside of the file")))?;
+            let entry = Entry {
+                shard,
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                start,
+                end,
+            };
+            if self.entries.insert(name.clone(), entry).is_some() {
+                return Err(malformed(format!("tensor `{name}` is in two shards")));
+            }
+        }
+        self.shards.push(Shard {
+            path: path.to_owned(),
+            map,
+        });
+        Ok(())
+    }
+}
+
+/// No folders, so that an index cannot point outside of its checkpoint.
+fn is_plain_file_name(name: &str) -> bool {
+    !name.is_empty() && Path::new(name).file_name() == Some(std::ffi::OsStr::new(name))
+}
+
+fn candle_dtype(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F64 => DType::F64,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::U32 => DType::U32,
+        Dtype::U8 | Dtype::BOOL => DType::U8,
+        _ => return None,
+    })
+}
+
+impl TensorSource for SafetensorsFile {
+    fn names(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let entry = self.entries.get(name)?;
+        Some(TensorInfo {
+            dtype: candle_dtype(entry.dtype)?,
+            shape: entry.shape.clone(),
+        })
+    }
+
+    fn load(&self, name: &str, device: &Device) -> Result<Tensor, TensorError> {
+        let entry = self.entries.get(name).ok_or_else(|| TensorError::Missing {
+            file: self.describe(),
+            name: name.to_owned(),
+        })?;
+        let shard = &self.shards[entry.shard];
+        let file = || shard.path.display().to_string();
+        let dtype = candle_dtype(entry.dtype).ok_or_else(|| TensorError::UnsupportedDtype {
+            file: file(),
+            name: name.to_owned(),
+            dtype: format!("{:?}", entry.dtype),
+        })?;
+        let bytes = &shard.map[entry.start..entry.end];
+        Tensor::from_raw_buffer(bytes, dtype, &entry.shape, device).map_err(|source| {
+            TensorError::Candle {
+                file: file(),
+                name: name.to_owned(),
+                source,
+            }
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.described.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn save(path: &Path, tensors: &[(&str, Vec<f32>)]) {
+        let tensors: HashMap<String, Tensor> = tensors
+            .iter()
+            .map(|(name, values)| {
+                let tensor = Tensor::new(values.as_slice(), &Device::Cpu).unwrap();
+                ((*name).to_owned(), tensor)
+            })
+            .collect();
+        candle_core::safetensors::save(&tensors, path).unwrap();
+    }
+
+    #[test]
+    fn a_single_file_gives_back_what_was_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        save(&folder.path().join(SINGLE_FILE), &[("w", vec![1.0, -2.5])]);
+        let source = SafetensorsFile::open_folder(folder.path()).unwrap();
+        assert_eq!(source.names(), ["w"]);
+        assert_eq!(source.info("w").unwrap().dtype, DType::F32);
+        let tensor = source.load("w", &Device::Cpu).unwrap();
+        assert_eq!(tensor.to_vec1::<f32>().unwrap(), [1.0, -2.5]);
+    }
+
+    #[test]
+    fn shards_are_read_through_the_index_and_a_lost_tensor_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        save(&folder.path().join("one.safetensors"), &[("a", vec![1.0])]);
+        save(&folder.path().join("two.safetensors"), &[("b", vec![2.0])]);
+        let index = folder.path().join(INDEX_FILE);
+        let mut map = serde_json::json!({"a": "one.safetensors", "b": "two.safetensors"});
+        let write = |map: &serde_json::Value| {
+            let text = serde_json::json!({ "weight_map": map }).to_string();
+            fs_err::write(&index, text).unwrap();
+        };
+        write(&map);
+        let source = SafetensorsFile::open_folder(folder.path()).unwrap();
+        assert_eq!(source.names(), ["a", "b"]);
+        let b = source.load("b", &Device::Cpu).unwrap();
+        assert_eq!(b.to_vec1::<f32>().unwrap(), [2.0]);
+
+        map["c"] = "two.safetensors".into();
+        write(&map);
+        let error = SafetensorsFile::open_folder(folder.path()).err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("`c` should be in two.safetensors")
+        );
+
+        map["c"] = "../two.safetensors".into();
+        write(&map);
+        let error = SafetensorsFile::open_folder(folder.path()).err().unwrap();
+        assert!(error.to_string().contains("no plain file name"));
+    }
+
+    #[test]
+    fn a_truncated_file_and_a_lying_header_are_errors_that_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SINGLE_FILE);
+        save(&path, &[("w", vec![1.0; 8])]);
+        let bytes = fs_err::read(&path).unwrap();
+        for cut in [0, 4, 8, 20, bytes.len() - 1] {
+            fs_err::write(&path, &bytes[..cut]).unwrap();
+            let error = SafetensorsFile::open(&path).err().unwrap();
+            assert!(error.to_string().contains(SINGLE_FILE), "{error}");
+        }
+        let mut lying = bytes;
+        lying[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        fs_err::write(&path, lying).unwrap();
+        assert!(SafetensorsFile::open(&path).is_err());
+    }
+}
