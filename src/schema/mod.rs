@@ -1,1 +1,37 @@
-//! The typed meaning of the configuration's sections.
+//! The typed meaning of the configuration's sections: data, defaults and validation; no behaviour, no tensors.
+//!
+//! Both halves of ptune read these types: the launcher checks a section on the login node, the worker reads the same
+//! section back from the resolved YAML beside its job script. Key names and defaults are those of NeMo's prompt
+//! learning and of NeMo-Framework-Launcher; a key that only ptune knows says so in its documentation.
+
+mod check;
+mod cluster;
+mod conversion;
+mod data_preparation;
+mod evaluation;
+mod exp_manager;
+mod lenient;
+mod manifest;
+mod prompt_learning;
+mod run;
+mod task_template;
+mod trainer;
+mod training;
+
+pub use check::{Problems, Section, UnknownKey, read_section, unknown_keys};
+pub use cluster::ClusterSection;
+pub use conversion::{Conversion, ConversionModel, ConversionRun};
+pub use data_preparation::{DataPreparation, DataPreparationRun};
+pub use evaluation::{Evaluation, EvaluationData, EvaluationModel, EvaluationPlan, EvaluationRun};
+pub use exp_manager::{
+    CheckpointCallbackSection, EarlyStoppingSection, ExpManagerSection, WandbSection,
+};
+pub use manifest::JobManifest;
+pub use prompt_learning::{
+    InferenceSection, PTuningSection, PromptEncoderType, PromptInitMethod, PromptLearning,
+    PromptLearningModel, PromptTuningSection, VirtualPromptStyle,
+};
+pub use run::{RunSection, WorkerJob};
+pub use task_template::TaskTemplateSection;
+pub use trainer::{Accelerator, Amount, Precision, TrainerSection};
+pub use training::{DataSection, OptimSection, ScheduleSection};

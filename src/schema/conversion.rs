@@ -1,0 +1,130 @@
+//! `conversion`: a training checkpoint becomes one `.nemo` archive.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Problems, Section, lenient, run};
+
+/// The whole section: what `ptune worker conversion --config FILE` reads.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Conversion {
+    /// Name, place and scheduling of the job.
+    pub run: ConversionRun,
+    /// What is converted.
+    pub model: ConversionModel,
+}
+
+/// `conversion.run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConversionRun {
+    /// Name of the job.
+    #[serde(deserialize_with = "lenient::text")]
+    pub name: String,
+    /// Nodes.
+    pub nodes: Option<usize>,
+    /// Slurm time limit.
+    #[serde(deserialize_with = "lenient::optional_text")]
+    pub time_limit: Option<String>,
+    /// Slurm dependency of the first stage.
+    #[serde(deserialize_with = "lenient::optional_text")]
+    pub dependency: Option<String>,
+    /// Tasks on each node.
+    pub ntasks_per_node: Option<usize>,
+    /// Folder name of this stage's results.
+    #[serde(deserialize_with = "lenient::optional_text")]
+    pub convert_name: Option<String>,
+    /// Name of the base model.
+    #[serde(deserialize_with = "lenient::optional_text")]
+    pub model_train_name: Option<String>,
+    /// Folder of the base model's training.
+    pub train_dir: Option<PathBuf>,
+    /// Everything the job writes goes here.
+    pub results_dir: PathBuf,
+    /// File name of the archive in `results_dir/results`.
+    pub nemo_file_name: PathBuf,
+    /// Write an archive; else a folder with the same content.
+    pub pack_nemo_file: bool,
+}
+
+impl Default for ConversionRun {
+    fn default() -> Self {
+        Self {
+            name: "convert".into(),
+            nodes: None,
+            time_limit: None,
+            dependency: None,
+            ntasks_per_node: None,
+            convert_name: None,
+            model_train_name: None,
+            train_dir: None,
+            results_dir: "results".into(),
+            nemo_file_name: "megatron.nemo".into(),
+            pack_nemo_file: true,
+        }
+    }
+}
+
+/// `conversion.model`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConversionModel {
+    /// `gpt` or `t5` (also for mT5).
+    pub model_type: String,
+    /// Folder of checkpoints.
+    pub checkpoint_folder: PathBuf,
+    /// Name of one of them, or `latest`.
+    #[serde(deserialize_with = "lenient::text")]
+    pub checkpoint_name: String,
+    /// Hyperparameters saved by the training.
+    pub hparams_file: Option<PathBuf>,
+    /// Ranks that shared each layer.
+    pub tensor_model_parallel_size: usize,
+    /// Ranks that shared the layers.
+    pub pipeline_model_parallel_size: usize,
+    /// T5: first pipeline rank of the decoder.
+    pub pipeline_model_parallel_split_rank: Option<usize>,
+    /// Product of the two sizes.
+    pub model_parallel_size: Option<usize>,
+    /// Vocabulary of a BPE or word piece tokenizer.
+    pub vocab_file: Option<PathBuf>,
+    /// Merges of a BPE tokenizer.
+    pub merge_file: Option<PathBuf>,
+    /// SentencePiece model.
+    pub tokenizer_model: Option<PathBuf>,
+}
+
+impl Default for ConversionModel {
+    fn default() -> Self {
+        Self {
+            model_type: "gpt".into(),
+            checkpoint_folder: PathBuf::new(),
+            checkpoint_name: "latest".into(),
+            hparams_file: None,
+            tensor_model_parallel_size: 1,
+            pipeline_model_parallel_size: 1,
+            pipeline_model_parallel_split_rank: None,
+            model_parallel_size: None,
+            vocab_file: None,
+            merge_file: None,
+            tokenizer_model: None,
+        }
+    }
+}
+
+impl Section for Conversion {
+    fn validate(&self, problems: &mut Problems) {
+        run::check_job_name(problems, &self.run.name);
+        run::check_counts(problems, self.run.nodes, self.run.ntasks_per_node);
+        problems.require(
+            matches!(self.model.model_type.as_str(), "gpt" | "t5"),
+            "model.model_type",
+            format!(
+                "`{}` is not known, expected gpt or t5",
+                self.model.model_type
+            ),
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! `job.json`: what a results folder says about the job that was started in it.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::WorkerJob;
+
+/// Written beside the job script, for people and for `ptune status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobManifest {
+    /// Version of ptune that wrote it.
+    pub ptune_version: String,
+    /// Local time, RFC 3339.
+    pub created: String,
+    /// The launcher's arguments.
+    pub command_line: Vec<String>,
+    /// Chosen option of each group.
+    pub choices: IndexMap<String, String>,
+    /// What the job does.
+    pub stage: WorkerJob,
+    /// Its name, prefix included.
+    pub job_name: String,
+    /// `bcm`, `bcp` or `interactive`.
+    pub cluster_type: String,
+    /// The resolved section.
+    pub config_file: PathBuf,
+    /// The script.
+    pub script_file: PathBuf,
+    /// The log, where its name is known before the job runs.
+    pub log_file: PathBuf,
+    /// The scheduler's number, where the job was submitted.
+    pub job_id: Option<String>,
+}
+
+impl JobManifest {
+    /// File name in the results folder.
+    pub const FILE_NAME: &'static str = "job.json";
+}
