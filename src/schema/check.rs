@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
+use crate::config::ResolvedConfig;
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
 
@@ -104,11 +105,35 @@ pub trait Section: DeserializeOwned + Serialize + Default {
     fn validate(&self, _problems: &mut Problems) {}
 }
 
-/// Reads a section from a resolved value and checks it.
+/// Reads the section at a dotted key (the empty key is the whole, as in the file a worker is given) and checks it.
 ///
 /// # Errors
-/// One configuration [`Diagnostic`] with all unknown keys and broken rules, or with the first value of a wrong type.
-pub fn read_section<S: Section>(value: &Value, prefix: &str) -> Result<S, Diagnostic> {
+/// One configuration [`Diagnostic`] with all unknown keys and broken rules and their places, or with the first value
+/// of a wrong type.
+pub fn read_section<S: Section>(config: &ResolvedConfig, key: &str) -> Result<S, Diagnostic> {
+    let section: S = config.extract(key)?;
+    let problems = problems_of(&section, &config.extract(key)?, key);
+    let places: Vec<_> = problems
+        .iter()
+        .take(SHOWN)
+        .filter_map(|(path, _)| config.location(path))
+        .collect();
+    problems.into_result().map_err(|mut diagnostic| {
+        for place in places {
+            if !diagnostic.locations.contains(&place) {
+                diagnostic.locations.push(place);
+            }
+        }
+        diagnostic
+    })?;
+    Ok(section)
+}
+
+/// Like [`read_section`], from a value that has no places.
+///
+/// # Errors
+/// As [`read_section`].
+pub fn read_value<S: Section>(value: &Value, prefix: &str) -> Result<S, Diagnostic> {
     let section: S = serde_path_to_error::deserialize(value.clone()).map_err(|error| {
         let path = error.path().to_string();
         let key = match (prefix, path.as_str()) {
@@ -116,20 +141,19 @@ pub fn read_section<S: Section>(value: &Value, prefix: &str) -> Result<S, Diagno
             (prefix, ".") => prefix.to_owned(),
             (prefix, path) => format!("{prefix}.{path}"),
         };
-        let mut what = error.into_inner().to_string();
-        // serde_yaml repeats the last key of the path in front of its message.
-        if let Some((_, message)) = what.split_once(": invalid ") {
-            what = format!("invalid {message}");
-        }
-        Diagnostic::configuration(format!("`{key}`: {what}"))
+        Diagnostic::configuration(format!("`{key}`: {}", error.into_inner()))
     })?;
+    problems_of(&section, value, prefix).into_result()?;
+    Ok(section)
+}
+
+fn problems_of<S: Section>(section: &S, value: &Value, prefix: &str) -> Problems {
     let mut problems = Problems::of(prefix);
     for unknown in unknown_keys::<S>(value) {
         problems.add(&unknown.path, unknown.message());
     }
     section.validate(&mut problems);
-    problems.into_result()?;
-    Ok(section)
+    problems
 }
 
 /// A key nobody reads.
@@ -247,7 +271,7 @@ mod tests {
     #[test]
     fn a_value_of_a_wrong_type_names_its_key_path() {
         let value = yaml("trainer: {devices: auto}");
-        let error = read_section::<PromptLearning>(&value, "prompt_learning").unwrap_err();
+        let error = read_value::<PromptLearning>(&value, "prompt_learning").unwrap_err();
         assert!(
             error
                 .title

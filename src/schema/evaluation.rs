@@ -371,11 +371,11 @@ impl Section for Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::read_section;
+    use crate::schema::read_value;
 
     #[test]
     fn both_shapes_make_the_same_plan() {
-        let gpt: Evaluation = read_section(
+        let gpt: Evaluation = read_value(
             &serde_yaml::from_str(
                 "{run: {name: a, results_dir: r}, model: {nemo_model: p.nemo, language_model_path: m,
                   eval_batch_size: 3, prompt_dataset_paths: d.jsonl, precision: 32}}",
@@ -384,7 +384,7 @@ mod tests {
             "evaluation",
         )
         .unwrap();
-        let t5: Evaluation = read_section(
+        let t5: Evaluation = read_value(
             &serde_yaml::from_str(
                 "{run: {name: a, results_dir: r}, trainer: {precision: 32}, virtual_prompt_model_file: p.nemo,
                   language_model_path: m, data: {test_ds: [d.jsonl], micro_batch_size: 3}}",
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn an_evaluation_without_anything_says_all_that_is_missing() {
-        let error = read_section::<Evaluation>(&serde_yaml::from_str("{}").unwrap(), "evaluation")
+        let error = read_value::<Evaluation>(&serde_yaml::from_str("{}").unwrap(), "evaluation")
             .unwrap_err();
         assert_eq!(error.title, "3 problems in `evaluation`");
     }

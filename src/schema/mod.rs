@@ -18,7 +18,7 @@ mod task_template;
 mod trainer;
 mod training;
 
-pub use check::{Problems, Section, UnknownKey, read_section, unknown_keys};
+pub use check::{Problems, Section, UnknownKey, read_section, read_value, unknown_keys};
 pub use cluster::ClusterSection;
 pub use conversion::{Conversion, ConversionModel, ConversionRun};
 pub use data_preparation::{DataPreparation, DataPreparationRun};

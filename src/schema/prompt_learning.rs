@@ -573,7 +573,7 @@ impl PromptLearning {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::read_section;
+    use crate::schema::read_value;
 
     const GOOD: &str = "
 run: {name: a, results_dir: r, task_name: squad}
@@ -603,7 +603,7 @@ model:
             }
             *node = serde_yaml::from_str(new).unwrap();
         }
-        read_section(&value, "prompt_learning")
+        read_value(&value, "prompt_learning")
     }
 
     #[test]
