@@ -1,1 +1,3 @@
 //! The trainable part: virtual tokens and what makes them.
+
+pub mod template;
