@@ -613,3 +613,302 @@ impl Row {
             .map(|start| start - places.iter().filter(|place| **place < start).count());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::collate::Batch;
+    use super::super::jsonl::tests::squad_template;
+    use super::*;
+    use crate::schema::TaskTemplateSection;
+    use crate::tokenize::tests::toy_tokenizer;
+
+    /// First virtual id.
+    const START: u32 = 1000;
+
+    fn tokenizer() -> Tokenizer {
+        toy_tokenizer(&[
+            "red", " red", " green", " blue", "one", " one", " two", " three", "Q", " Q", ":", " A",
+        ])
+    }
+
+    fn template(prompt_template: &str, splits: &[usize]) -> TaskTemplate {
+        let section = TaskTemplateSection {
+            taskname: "squad".to_owned(),
+            prompt_template: prompt_template.to_owned(),
+            total_virtual_tokens: splits.iter().sum(),
+            virtual_token_splits: splits.to_vec(),
+            truncate_field: Some("context".to_owned()),
+            answer_only_loss: true,
+            answer_field: Some("answer".to_owned()),
+        };
+        TaskTemplate::parse_all(&[section]).unwrap().remove(0)
+    }
+
+    fn gpt_template() -> TaskTemplate {
+        template(
+            "<|VIRTUAL_PROMPT_0|>{context} Q: {question} A: {answer}",
+            &[2],
+        )
+    }
+
+    fn row(context: &str, answer: &str) -> String {
+        serde_json::json!({"taskname": "squad", "context": context, "question": "two", "answer": answer}).to_string()
+    }
+
+    fn load(rows: &[String], template: TaskTemplate, options: &DatasetOptions) -> Result<Dataset> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        fs_err::write(&path, rows.join("\n")).unwrap();
+        Dataset::load(&[path], &[template], &tokenizer(), options)
+    }
+
+    fn gpt(purpose: Purpose, max_seq_length: usize) -> DatasetOptions {
+        DatasetOptions::new(Architecture::Gpt, purpose, max_seq_length, START)
+    }
+
+    fn hugging_face_t5(purpose: Purpose, max_seq_length: usize) -> DatasetOptions {
+        DatasetOptions {
+            decoder_starts_with_pad: true,
+            add_sentinel_to_input: false,
+            ..DatasetOptions::new(Architecture::T5, purpose, max_seq_length, START)
+        }
+    }
+
+    /// The pieces of a row, virtual tokens as `*`.
+    fn pieces(ids: &[u32]) -> Vec<String> {
+        let tokenizer = tokenizer();
+        let piece = |id: &u32| {
+            if *id >= START {
+                "*".to_owned()
+            } else {
+                tokenizer.id_to_token(*id).unwrap()
+            }
+        };
+        ids.iter().map(|id| piece(id).replace('Ġ', "_")).collect()
+    }
+
+    #[test]
+    fn a_gpt_row_is_virtual_tokens_text_and_end_and_learns_from_the_answer_on() {
+        let dataset = load(
+            &[row("one red", "blue")],
+            gpt_template(),
+            &gpt(Purpose::Learn, 100),
+        )
+        .unwrap();
+        let example = &dataset.examples[0];
+        let expected = [
+            "*", "*", "one", "_red", "_Q", ":", "_two", "_A", ":", "_blue", "</s>",
+        ];
+        assert_eq!(pieces(&example.input_ids), expected);
+        assert_eq!(example.input_ids[..2], [START, START + 1]);
+        assert_eq!(example.answer_start, Some(9));
+        assert_eq!(example.answers, ["blue"]);
+    }
+
+    #[test]
+    fn a_truncated_row_fits_exactly_and_keeps_answer_start_and_end() {
+        let context = "one red red green green blue";
+        let whole = load(
+            &[row(context, "blue")],
+            gpt_template(),
+            &gpt(Purpose::Learn, 100),
+        )
+        .unwrap();
+        let length = whole.examples[0].input_ids.len();
+        for max in (length - 6)..length {
+            let cut = load(
+                &[row(context, "blue")],
+                gpt_template(),
+                &gpt(Purpose::Learn, max),
+            )
+            .unwrap();
+            let example = &cut.examples[0];
+            assert_eq!(example.input_ids.len(), max);
+            let start = example.answer_start.unwrap();
+            assert_eq!(
+                pieces(&example.input_ids[start..]),
+                ["_blue", "</s>"],
+                "max {max}"
+            );
+            assert_eq!(
+                pieces(&example.input_ids[start - 5..start]),
+                ["_Q", ":", "_two", "_A", ":"]
+            );
+            assert_eq!(
+                (cut.report.truncated, cut.report.tokens_dropped),
+                (1, length - max)
+            );
+        }
+        // The context's last words go first.
+        let cut = load(
+            &[row(context, "blue")],
+            gpt_template(),
+            &gpt(Purpose::Learn, length - 5),
+        )
+        .unwrap();
+        assert_eq!(
+            pieces(&cut.examples[0].input_ids)[..4],
+            ["*", "*", "one", "_Q"]
+        );
+    }
+
+    #[test]
+    fn rows_that_cannot_fit_are_listed_in_training_and_cut_at_the_front_for_generation() {
+        let rows = [row("one", "blue"), row("one red", &" blue".repeat(20))];
+        let trained = load(&rows, gpt_template(), &gpt(Purpose::Learn, 11)).unwrap();
+        assert_eq!(trained.examples.len(), 1);
+        assert_eq!(trained.report.skipped[0].line, 2);
+        assert_eq!(trained.report.counts()[&SkipReason::TooLongWithoutField], 1);
+        assert!(
+            trained.report.lines()[1].contains("rows.jsonl:2"),
+            "{:?}",
+            trained.report.lines()
+        );
+
+        let answered = load(&rows, gpt_template(), &gpt(Purpose::Answer, 5)).unwrap();
+        assert_eq!(answered.examples.len(), 2);
+        assert_eq!(
+            pieces(&answered.examples[1].input_ids),
+            ["*", "*", "_two", "_A", ":"]
+        );
+        assert_eq!(answered.report.cut, 2);
+    }
+
+    #[test]
+    fn a_prompt_to_answer_ends_where_the_answer_began_in_training() {
+        let learn = load(
+            &[row("one", "blue")],
+            gpt_template(),
+            &gpt(Purpose::Learn, 100),
+        )
+        .unwrap();
+        let answer = load(
+            &[row("one", "blue")],
+            gpt_template(),
+            &gpt(Purpose::Answer, 100),
+        )
+        .unwrap();
+        let (learn, answer) = (&learn.examples[0], &answer.examples[0]);
+        assert_eq!(
+            answer.input_ids,
+            learn.input_ids[..learn.answer_start.unwrap()]
+        );
+        assert_eq!(answer.answer_start, None);
+        assert_eq!(answer.answers, ["blue"]);
+    }
+
+    #[test]
+    fn the_space_before_the_answer_is_learnt_where_it_is_a_token_of_its_own() {
+        // ` zz` is not one token, so the space, the letters and the end are four labels.
+        let dataset = load(
+            &[row("one", "zz")],
+            gpt_template(),
+            &gpt(Purpose::Learn, 100),
+        )
+        .unwrap();
+        let batch = Batch::to_learn(Architecture::Gpt, &dataset.examples, START);
+        assert_eq!(pieces(&batch.labels), ["_", "z", "z", "</s>"]);
+    }
+
+    #[test]
+    fn a_row_without_anything_to_learn_is_left_out_and_an_empty_answer_learns_its_end() {
+        let ends = load(
+            &[row("one", " ")],
+            gpt_template(),
+            &gpt(Purpose::Learn, 100),
+        )
+        .unwrap();
+        assert_eq!(
+            Batch::to_learn(Architecture::Gpt, &ends.examples, START).labels,
+            [1]
+        );
+        let options = DatasetOptions {
+            add_eos: false,
+            ..gpt(Purpose::Learn, 100)
+        };
+        let kept = load(
+            &[row("one", "red"), row("one", "")],
+            gpt_template(),
+            &options,
+        )
+        .unwrap();
+        assert_eq!(kept.report.counts()[&SkipReason::NothingToLearn], 1);
+        let nothing = load(&[row("one", "")], gpt_template(), &options).unwrap_err();
+        assert!(
+            nothing
+                .to_string()
+                .contains("no row of the data can be used"),
+            "{nothing}"
+        );
+    }
+
+    #[test]
+    fn text_between_markers_is_tokenised_by_itself() {
+        let split = template(
+            "<|VIRTUAL_PROMPT_0|>{context}<|VIRTUAL_PROMPT_1|> Q: {question} A: {answer}",
+            &[1, 2],
+        );
+        let dataset = load(&[row("one", "red")], split, &gpt(Purpose::Learn, 100)).unwrap();
+        let expected = [
+            "*", "one", "*", "*", "_Q", ":", "_two", "_A", ":", "_red", "</s>",
+        ];
+        assert_eq!(pieces(&dataset.examples[0].input_ids), expected);
+        assert_eq!(dataset.examples[0].input_ids[2], START + 1);
+    }
+
+    #[test]
+    fn t5_encodes_the_prompt_and_decodes_the_answer() {
+        let rows = [row("one", "blue")];
+        let nemo = DatasetOptions::new(Architecture::T5, Purpose::Learn, 100, START);
+        let example = load(&rows, gpt_template(), &nemo)
+            .unwrap()
+            .examples
+            .remove(0);
+        let text = ["*", "*", "one", "_Q", ":", "_two", "_A", ":"];
+        assert_eq!(
+            pieces(&example.input_ids),
+            [&text[..], &["<extra_id_0>", "</s>"]].concat()
+        );
+        // The toy vocabulary has no `blue` without its space.
+        let decoder = pieces(&example.decoder_ids.unwrap());
+        assert_eq!(decoder, ["<s>", "<extra_id_0>", "b", "l", "u", "e", "</s>"]);
+
+        let plain = load(&rows, gpt_template(), &hugging_face_t5(Purpose::Learn, 100))
+            .unwrap()
+            .examples
+            .remove(0);
+        assert_eq!(pieces(&plain.input_ids), [&text[..], &["</s>"]].concat());
+        assert_eq!(
+            pieces(&plain.decoder_ids.unwrap()),
+            ["<pad>", "b", "l", "u", "e", "</s>"]
+        );
+
+        let answered = load(
+            &rows,
+            gpt_template(),
+            &hugging_face_t5(Purpose::Answer, 100),
+        )
+        .unwrap();
+        assert_eq!(answered.examples[0].input_ids, plain.input_ids);
+        assert_eq!(answered.examples[0].decoder_ids, None);
+    }
+
+    #[test]
+    fn options_that_do_not_fit_the_model_are_told_before_the_data_is_read() {
+        let message =
+            |options: &DatasetOptions| load(&[], gpt_template(), options).unwrap_err().to_string();
+        assert!(message(&gpt(Purpose::Learn, 2)).contains("has 2 virtual tokens"));
+        let ul2 = DatasetOptions {
+            ul2_prompt_token: Some("<extra_id_s>".to_owned()),
+            ..hugging_face_t5(Purpose::Learn, 100)
+        };
+        assert!(message(&ul2).contains("`<extra_id_s>`"));
+        let without_answer = TaskTemplate {
+            answer_field: None,
+            ..squad_template()
+        };
+        let t5 = load(&[], without_answer, &hugging_face_t5(Purpose::Learn, 100)).unwrap_err();
+        assert!(t5.to_string().contains("no `answer_field`"), "{t5}");
+        assert!(message(&gpt(Purpose::Learn, 100)).contains("the data has no rows"));
+    }
+}

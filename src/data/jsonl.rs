@@ -70,7 +70,7 @@ pub fn read(
         match read_file(path, templates, purpose) {
             Ok(of_file) => records.extend(of_file),
             Err(of_file) => {
-                problems.extend(of_file.into_iter().map(|problem| (path.as_path(), problem)))
+                problems.extend(of_file.into_iter().map(|problem| (path.as_path(), problem)));
             }
         }
     }
@@ -101,8 +101,9 @@ fn read_file(
         whole_file(format!("the data file cannot be read: {message}"), None)
     })?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let before = &bytes[..error.valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = bytes[..error.valid_up_to()]
+            .split(|byte| *byte == b'\n')
+            .count();
         let message = "not UTF-8 text".to_owned();
         let hint = Some(format!("iconv -t UTF-8 {0} > {0}.utf8", path.display()));
         vec![Problem {
@@ -186,20 +187,18 @@ fn parse_line(
     let tasknames = || templates.iter().map(|template| template.taskname.as_str());
     let known_tasks = || tasknames().collect::<Vec<_>>().join("`, `");
     let task = match object.get(TASKNAME) {
-        Some(Value::String(name)) => match tasknames().position(|known| known == name) {
-            Some(task) => task,
-            None => {
+        Some(Value::String(name)) => {
+            let Some(task) = tasknames().position(|known| known == name) else {
                 let hint =
                     did_you_mean(name, tasknames()).map(|known| format!("did you mean `{known}`?"));
-                return Err(one(
-                    format!(
-                        "unknown task `{name}`; the templates are for `{}`",
-                        known_tasks()
-                    ),
-                    hint,
-                ));
-            }
-        },
+                let message = format!(
+                    "unknown task `{name}`; the templates are for `{}`",
+                    known_tasks()
+                );
+                return Err(one(message, hint));
+            };
+            task
+        }
         Some(other) => {
             return Err(one(
                 format!("`{TASKNAME}` is {}; expected a string", kind(other)),

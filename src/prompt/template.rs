@@ -92,7 +92,7 @@ impl TaskTemplate {
                             "model.task_templates[{index}] (task `{}`): {problem}",
                             section.taskname
                         )
-                    }))
+                    }));
                 }
             }
             if sections[..index]
@@ -341,19 +341,16 @@ fn parse_pieces(template: &str, problems: &mut Vec<String>) -> Vec<Piece> {
     let mut rest = template;
     while let Some(first) = rest.chars().next() {
         let special = if let Some(inner) = rest.strip_prefix(MARKER) {
-            match inner
+            let marker = inner
                 .split_once(MARKER_END)
-                .map(|(number, after)| (number.parse::<usize>(), after))
-            {
-                Some((Ok(k), after)) => Some((Piece::Virtual(k), after)),
-                _ => {
-                    problems.push(format!(
-                        "`prompt_template` has a marker that is not `{MARKER}k{MARKER_END}` with a number k: `{}`",
-                        rest.chars().take(30).collect::<String>()
-                    ));
-                    None
-                }
+                .and_then(|(number, after)| Some((Piece::Virtual(number.parse().ok()?), after)));
+            if marker.is_none() {
+                problems.push(format!(
+                    "`prompt_template` has a marker that is not `{MARKER}k{MARKER_END}` with a number k: `{}`",
+                    rest.chars().take(30).collect::<String>()
+                ));
             }
+            marker
         } else if let Some(inner) = rest.strip_prefix('{') {
             match inner.split_once('}') {
                 Some(("", _)) => {
@@ -459,7 +456,7 @@ mod tests {
             [
                 Segment::Virtual(0..3),
                 Segment::Text(FilledText {
-                    truncatable: vec![9..23],
+                    truncatable: Vec::from([Range { start: 9, end: 23 }]),
                     ..text("Context: a {question} { ")
                 }),
                 Segment::Virtual(3..5),
