@@ -1,1 +1,262 @@
 //! Frozen GPT and T5 models.
+//!
+//! A model never changes: its weights are plain tensors, no gradient of them is computed, and a loss is differentiable
+//! in the input embeddings alone. Batches are packed ([`Rows`]): rows lie end to end, there is no padding.
+//!
+//! On the CPU a layer is two or three ops over hand-written kernels ([`ops::Engine::Fused`]); on other devices, and
+//! in the tests that hold the kernels to account, it is plain candle ops ([`ops::Engine::Reference`]).
+//!
+//! Letters in shapes: `N` packed positions, `M` positions of a decoder or with a loss, `H` hidden size, `Q` and `K`
+//! query and key widths of all heads, `F` inner size of the feed-forward layers, `T` and `S` queries and keys of a row.
+
+pub mod attention;
+pub mod config;
+pub mod feed_forward;
+pub mod frozen;
+pub mod gpt;
+pub mod head;
+mod kernels;
+pub mod names;
+pub mod norm;
+pub mod ops;
+pub mod position;
+mod rows;
+pub mod t5;
+pub mod weights;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+
+pub use config::ModelConfig;
+pub use gpt::Gpt;
+pub use ops::Engine;
+pub use rows::Rows;
+pub use t5::T5;
+
+use crate::tensors::TensorSource;
+use crate::tensors::safetensors::SafetensorsFile;
+use weights::Weights;
+
+/// How a model is loaded.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Type the weights are held in. None: f32 on the CPU, as stored on other devices. The CPU computes in f32
+    /// whatever the weights are held in.
+    pub dtype: Option<DType>,
+    /// Where the weights go.
+    pub device: Device,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            dtype: None,
+            device: Device::Cpu,
+        }
+    }
+}
+
+/// One packed micro-batch.
+#[derive(Clone, Copy, Debug)]
+pub struct LmInputs<'a> {
+    /// [N, H]: discrete and virtual tokens of the GPT's rows or of the T5's encoder rows.
+    pub embeddings: &'a Tensor,
+    /// Rows of `embeddings`.
+    pub rows: &'a Rows,
+    /// T5: the decoder's input ids, packed. GPT: empty.
+    pub decoder_ids: &'a [u32],
+    /// T5: rows of `decoder_ids`.
+    pub decoder_rows: Option<&'a Rows>,
+    /// Packed positions (of the decoder for T5) whose output predicts a label.
+    pub loss_positions: &'a [u32],
+    /// One for each loss position.
+    pub labels: &'a [u32],
+    /// One for each loss position.
+    pub weights: &'a [f32],
+}
+
+/// A frozen language model.
+#[derive(Clone, Debug)]
+pub enum LanguageModel {
+    /// Decoder only.
+    Gpt(Gpt),
+    /// Encoder and decoder.
+    T5(T5),
+}
+
+impl LanguageModel {
+    /// Loads a Hugging Face checkpoint: `config.json` and `model.safetensors` (or its shards) in `folder`.
+    ///
+    /// # Errors
+    /// A [`crate::diag::Diagnostic`] where configuration or weights are not of a model known here; errors that name
+    /// the file where one cannot be read.
+    pub fn from_hugging_face(folder: &Path, options: &LoadOptions) -> Result<Self> {
+        let loading = || format!("loading the language model from {}", folder.display());
+        let config =
+            ModelConfig::from_hugging_face(&folder.join("config.json")).with_context(loading)?;
+        let source = SafetensorsFile::open_folder(folder).with_context(loading)?;
+        Self::from_source(config, &source, options).with_context(loading)
+    }
+
+    /// Builds a model of `config` from Hugging Face names in any source.
+    ///
+    /// # Errors
+    /// As [`Self::from_hugging_face`].
+    pub fn from_source(
+        config: ModelConfig,
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let table = match &config {
+            ModelConfig::Gpt(config) => names::hugging_face::gpt2(config),
+            ModelConfig::T5(config) => names::hugging_face::t5(config),
+        };
+        let weights = Weights::bind(source, &table, options.dtype, &options.device)
+            .map_err(|diagnostic| *diagnostic)?;
+        Ok(match config {
+            ModelConfig::Gpt(config) => Self::Gpt(Gpt::load(config, &weights)?),
+            ModelConfig::T5(config) => Self::T5(T5::load(config, &weights)?),
+        })
+    }
+
+    /// Embeddings of token ids: [N] -> [N, H], frozen, no gradient; in the type of [`Self::dtype`].
+    ///
+    /// # Errors
+    /// Where an id is beyond the vocabulary.
+    pub fn embed_tokens(&self, ids: &[u32]) -> Result<Tensor> {
+        Ok(self.tokens().lookup(ids)?)
+    }
+
+    fn tokens(&self) -> &frozen::FrozenEmbedding {
+        match self {
+            Self::Gpt(gpt) => &gpt.tokens,
+            Self::T5(t5) => &t5.tokens,
+        }
+    }
+
+    /// `H`
+    pub fn hidden_size(&self) -> usize {
+        self.tokens().size()
+    }
+
+    /// Rows of the embedding table; ids below it are tokens.
+    pub fn vocab_size(&self) -> usize {
+        self.tokens().count()
+    }
+
+    /// Longest row, where positions are learned.
+    pub fn max_positions(&self) -> Option<usize> {
+        match self {
+            Self::Gpt(gpt) => Some(gpt.config.max_positions),
+            Self::T5(_) => None,
+        }
+    }
+
+    /// Device of the weights.
+    pub fn device(&self) -> &Device {
+        self.tokens().table().device()
+    }
+
+    /// Type of embeddings and hidden states: f32 on the CPU, the weights' own elsewhere.
+    pub fn dtype(&self) -> DType {
+        match self.device() {
+            Device::Cpu => DType::F32,
+            _ => self.tokens().table().dtype(),
+        }
+    }
+
+    /// Numbers held; tied tables count once.
+    pub fn parameter_count(&self) -> usize {
+        match self {
+            Self::Gpt(gpt) => gpt.parameter_count(),
+            Self::T5(t5) => t5.parameter_count(),
+        }
+    }
+
+    /// The engine for the device at hand.
+    pub fn engine(&self) -> Engine {
+        match self.device() {
+            Device::Cpu => Engine::Fused,
+            _ => Engine::Reference,
+        }
+    }
+
+    /// Sum over loss positions of weight × cross-entropy: a scalar in f32, differentiable in `embeddings` only.
+    ///
+    /// # Errors
+    /// Where sizes do not fit, an id or label is beyond the vocabulary, or a row is too long.
+    pub fn loss(&self, inputs: &LmInputs<'_>) -> Result<Tensor> {
+        self.loss_with(inputs, self.engine())
+    }
+
+    /// [`Self::loss`] by a chosen engine; [`Engine::Fused`] is for the CPU.
+    ///
+    /// # Errors
+    /// As [`Self::loss`].
+    pub fn loss_with(&self, inputs: &LmInputs<'_>, engine: Engine) -> Result<Tensor> {
+        let (hidden, norm, head) = self.hidden(inputs, engine)?; // [N, H] or [M, H]
+        let count = hidden.dims2()?.0;
+        ensure!(
+            inputs
+                .loss_positions
+                .iter()
+                .all(|&position| (position as usize) < count),
+            "a loss position lies beyond the {count} positions of the batch"
+        );
+        let positions = Tensor::from_slice(
+            inputs.loss_positions,
+            inputs.loss_positions.len(),
+            hidden.device(),
+        )?;
+        let hidden = norm.apply(&hidden.index_select(&positions, 0)?, engine)?; // [M, H]
+        Ok(head.loss(&hidden, inputs.labels, inputs.weights, engine)?)
+    }
+
+    /// Logits of every position (of the decoder for T5): [N, vocabulary]. For tests and comparisons: training and
+    /// generation never compute them all.
+    ///
+    /// # Errors
+    /// As [`Self::loss`].
+    pub fn logits(&self, inputs: &LmInputs<'_>, engine: Engine) -> Result<Tensor> {
+        let (hidden, norm, head) = self.hidden(inputs, engine)?;
+        Ok(head.logits(&norm.apply(&hidden, engine)?)?)
+    }
+
+    /// States before the final norm, that norm, and the head.
+    fn hidden(
+        &self,
+        inputs: &LmInputs<'_>,
+        engine: Engine,
+    ) -> Result<(Tensor, &norm::Norm, &head::Head)> {
+        let rows = Arc::new(inputs.rows.clone());
+        match self {
+            Self::Gpt(gpt) => Ok((
+                gpt.hidden(inputs.embeddings, &rows, engine)?,
+                &gpt.norm,
+                &gpt.head,
+            )),
+            Self::T5(t5) => {
+                let decoder_rows = inputs
+                    .decoder_rows
+                    .context("a T5 was given no decoder rows")?;
+                let memory = t5.encode(inputs.embeddings, &rows, engine)?; // [N, H]
+                let hidden = t5.decode(
+                    inputs.decoder_ids,
+                    &Arc::new(decoder_rows.clone()),
+                    &memory,
+                    &rows,
+                    engine,
+                )?; // [M, H]
+                Ok((hidden, &t5.decoder.norm, &t5.head))
+            }
+        }
+    }
+}
+
+/// Gives memory kept for the next step back to the system, for example before a long evaluation.
+pub fn release_buffers() {
+    kernels::buffer::release_all();
+}

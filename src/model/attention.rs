@@ -1,0 +1,594 @@
+//! Attention sub-layers: `x + output(attention(norm(x)))`, over packed rows.
+//!
+//! Each has two equal forms: candle ops on one row after another ([`Engine::Reference`]), and one op over the CPU
+//! kernels whose backward is written by hand ([`Engine::Fused`]).
+
+use std::sync::{Arc, Mutex};
+
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor,
+};
+
+use super::frozen::FrozenLinear;
+use super::kernels::attention::{self as kernel, Attention, Columns, ColumnsMut, DistanceBias};
+use super::kernels::buffer::Buffer;
+use super::kernels::matmul::Into;
+use super::kernels::norm as norm_kernel;
+use super::norm::Norm;
+use super::ops::{Engine, contiguous_f32, softmax, with_f32};
+use super::rows::Rows;
+
+/// Sizes and rules that all attentions of a stack share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadLayout {
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads, a divisor of `heads`.
+    pub key_value_heads: usize,
+    /// Numbers in a head.
+    pub head_size: usize,
+    /// Factor of query · key.
+    pub scale: f64,
+    /// Whether a position sees only itself and those before it.
+    pub causal: bool,
+}
+
+impl HeadLayout {
+    /// Numbers of all query heads together.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_size
+    }
+
+    /// Numbers of all key heads together.
+    pub fn key_width(&self) -> usize {
+        self.key_value_heads * self.head_size
+    }
+}
+
+/// Relative positions of a batch: [heads, 2 · span - 1] and span.
+#[derive(Clone, Debug)]
+pub struct BatchBias {
+    /// [`super::position::RelativeBias::distances`] of `span`.
+    pub distances: Arc<Vec<f32>>,
+    /// At least the longest row.
+    pub span: usize,
+}
+
+/// Attention of a stack over itself.
+#[derive(Clone, Debug)]
+pub struct SelfAttention {
+    /// Before the projections.
+    pub norm: Norm,
+    /// Query, key and value side by side: [H] -> [query_width + 2 · key_width].
+    pub query_key_value: FrozenLinear,
+    /// Back to [H].
+    pub output: FrozenLinear,
+    /// Sizes and rules.
+    pub layout: HeadLayout,
+}
+
+/// Attention of a decoder over an encoder's output.
+#[derive(Clone, Debug)]
+pub struct CrossAttention {
+    /// Before the query's projection.
+    pub norm: Norm,
+    /// [H] -> [query_width]
+    pub query: FrozenLinear,
+    /// Key and value side by side: [H] -> [2 · key_width].
+    pub key_value: FrozenLinear,
+    /// Back to [H].
+    pub output: FrozenLinear,
+    /// Sizes and rules; never causal.
+    pub layout: HeadLayout,
+}
+
+impl SelfAttention {
+    /// `x + output(attention(norm(x)))`: [N, H] -> [N, H].
+    ///
+    /// # Errors
+    /// Where sizes do not fit.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        rows: &Arc<Rows>,
+        bias: Option<&BatchBias>,
+        engine: Engine,
+    ) -> Result<Tensor> {
+        match engine {
+            Engine::Reference => {
+                let projected = self.query_key_value.forward(&self.norm.forward(x)?)?; // [N, Q + 2K]
+                let (queries, keys) = (self.layout.query_width(), self.layout.key_width());
+                let attended = attend(
+                    &self.layout,
+                    &projected.narrow(1, 0, queries)?,
+                    &projected.narrow(1, queries, keys)?,
+                    &projected.narrow(1, queries + keys, keys)?,
+                    (rows, rows),
+                    bias,
+                )?; // [N, Q]
+                x + self.output.forward(&attended)?
+            }
+            Engine::Fused => x.contiguous()?.apply_op1(SelfAttentionOp {
+                block: self.clone(),
+                rows: rows.clone(),
+                bias: bias.cloned(),
+                keep: x.track_op(),
+                saved: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Numbers held.
+    pub fn parameter_count(&self) -> usize {
+        self.norm.parameter_count()
+            + self.query_key_value.parameter_count()
+            + self.output.parameter_count()
+    }
+}
+
+impl CrossAttention {
+    /// `x + output(attention(norm(x), memory))`: x [N, H] and memory [M, H] -> [N, H].
+    ///
+    /// # Errors
+    /// Where sizes do not fit.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        rows: &Arc<Rows>,
+        memory: &Tensor,
+        memory_rows: &Arc<Rows>,
+        engine: Engine,
+    ) -> Result<Tensor> {
+        match engine {
+            Engine::Reference => {
+                let query = self.query.forward(&self.norm.forward(x)?)?; // [N, Q]
+                let key_value = self.key_value.forward(memory)?; // [M, 2K]
+                let keys = self.layout.key_width();
+                let attended = attend(
+                    &self.layout,
+                    &query,
+                    &key_value.narrow(1, 0, keys)?,
+                    &key_value.narrow(1, keys, keys)?,
+                    (rows, memory_rows),
+                    None,
+                )?; // [N, Q]
+                x + self.output.forward(&attended)?
+            }
+            Engine::Fused => x.contiguous()?.apply_op2(
+                &memory.contiguous()?,
+                CrossAttentionOp {
+                    block: self.clone(),
+                    rows: rows.clone(),
+                    memory_rows: memory_rows.clone(),
+                    keep: x.track_op() || memory.track_op(),
+                    saved: Mutex::new(None),
+                },
+            ),
+        }
+    }
+
+    /// Numbers held.
+    pub fn parameter_count(&self) -> usize {
+        self.norm.parameter_count()
+            + self.query.parameter_count()
+            + self.key_value.parameter_count()
+            + self.output.parameter_count()
+    }
+}
+
+/// Attention by differentiable candle ops, one row after the other: q [N, Q], k and v [M, K] -> [N, Q].
+///
+/// # Errors
+/// Where sizes do not fit.
+pub fn attend(
+    layout: &HeadLayout,
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    (rows, key_rows): (&Rows, &Rows),
+    bias: Option<&BatchBias>,
+) -> Result<Tensor> {
+    // [N, heads · size] -> [heads, T, size]
+    let split = |x: &Tensor, range: std::ops::Range<usize>, heads: usize| -> Result<Tensor> {
+        x.narrow(0, range.start, range.len())?
+            .reshape((range.len(), heads, layout.head_size))?
+            .transpose(0, 1)?
+            .contiguous()
+    };
+    let group = layout.heads / layout.key_value_heads;
+    let mut outputs = Vec::with_capacity(rows.count());
+    for (range, key_range) in rows.ranges().zip(key_rows.ranges()) {
+        let (queries, keys) = (range.len(), key_range.len());
+        if queries == 0 {
+            continue;
+        }
+        let q = split(query, range, layout.heads)?; // [heads, T, D]
+        let repeat = |x: Tensor| -> Result<Tensor> {
+            x.unsqueeze(1)?
+                .broadcast_as((layout.key_value_heads, group, keys, layout.head_size))?
+                .reshape((layout.heads, keys, layout.head_size))?
+                .contiguous()
+        };
+        let k = repeat(split(key, key_range.clone(), layout.key_value_heads)?)?; // [heads, S, D]
+        let v = repeat(split(value, key_range, layout.key_value_heads)?)?; // [heads, S, D]
+        let mut scores = (q.matmul(&k.transpose(1, 2)?)? * layout.scale)?; // [heads, T, S]
+        if let Some(bias) = bias {
+            let matrix = bias_matrix(bias, layout.heads, queries, keys, query.device())?;
+            scores = (scores.to_dtype(DType::F32)? + matrix)?;
+        }
+        if layout.causal {
+            let hidden = causal_mask(queries, keys, query.device())?;
+            scores = scores.to_dtype(DType::F32)?.broadcast_add(&hidden)?;
+        }
+        let probabilities = softmax(&scores)?.to_dtype(v.dtype())?; // [heads, T, S]
+        let attended = probabilities.matmul(&v)?; // [heads, T, D]
+        outputs.push(attended.transpose(0, 1)?.flatten_from(D::Minus2)?); // [T, heads · D]
+    }
+    if outputs.is_empty() {
+        return query.narrow(0, 0, 0);
+    }
+    Tensor::cat(&outputs, 0)
+}
+
+/// [heads, T, S] from the table of distances.
+fn bias_matrix(
+    bias: &BatchBias,
+    heads: usize,
+    queries: usize,
+    keys: usize,
+    device: &Device,
+) -> Result<Tensor> {
+    let width = 2 * bias.span - 1;
+    let mut matrix = Vec::with_capacity(heads * queries * keys);
+    for head in 0..heads {
+        for query in 0..queries {
+            let position = keys + query - queries;
+            let start = head * width + bias.span - 1 - position;
+            matrix.extend_from_slice(&bias.distances[start..start + keys]);
+        }
+    }
+    Tensor::from_vec(matrix, (heads, queries, keys), device)
+}
+
+/// [T, S]: 0 where a query sees a key, minus infinity where it does not.
+fn causal_mask(queries: usize, keys: usize, device: &Device) -> Result<Tensor> {
+    let mask: Vec<f32> = (0..queries)
+        .flat_map(|query| {
+            let position = keys + query - queries;
+            (0..keys).map(move |key| {
+                if key <= position {
+                    0.0
+                } else {
+                    f32::NEG_INFINITY
+                }
+            })
+        })
+        .collect();
+    Tensor::from_vec(mask, (queries, keys), device)
+}
+
+fn kernel_of<'a>(
+    layout: &HeadLayout,
+    (query_rows, key_rows): (&'a Rows, &'a Rows),
+    bias: Option<&'a BatchBias>,
+) -> Attention<'a> {
+    Attention {
+        heads: layout.heads,
+        key_value_heads: layout.key_value_heads,
+        head_size: layout.head_size,
+        scale: layout.scale as f32,
+        causal: layout.causal,
+        query_rows,
+        key_rows,
+        bias: bias.map(|bias| DistanceBias {
+            table: &bias.distances,
+            span: bias.span,
+        }),
+    }
+}
+
+/// The sub-layer as one op, keeping the projections and the logarithms of the softmax sums for its backward.
+struct SelfAttentionOp {
+    block: SelfAttention,
+    rows: Arc<Rows>,
+    bias: Option<BatchBias>,
+    keep: bool,
+    saved: Mutex<Option<SelfAttentionSaved>>,
+}
+
+struct SelfAttentionSaved {
+    /// [N, Q + 2K]
+    projected: Buffer,
+    /// [N, heads]
+    lse: Buffer,
+}
+
+impl SelfAttentionOp {
+    fn columns<'a>(&self, projected: &'a [f32]) -> (Columns<'a>, Columns<'a>, Columns<'a>) {
+        let (queries, keys) = (
+            self.block.layout.query_width(),
+            self.block.layout.key_width(),
+        );
+        let columns = |offset| Columns {
+            data: projected,
+            stride: queries + 2 * keys,
+            offset,
+        };
+        (columns(0), columns(queries), columns(queries + keys))
+    }
+
+    /// The output to `y` (where asked for), and what the backward needs.
+    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<SelfAttentionSaved> {
+        let block = &self.block;
+        let count = self.rows.total();
+        let width = block.query_key_value.inputs();
+        let mut projected = Buffer::dirty(count * block.query_key_value.outputs());
+        {
+            let mut normed = Buffer::dirty(count * width);
+            block
+                .norm
+                .with_weights(|norm| norm_kernel::forward(x, norm, &mut normed))?;
+            block
+                .query_key_value
+                .apply(&normed, &mut projected, Into::Overwrite)?;
+        }
+        let queries = block.layout.query_width();
+        let mut attended = Buffer::dirty(count * queries);
+        let mut lse = Buffer::dirty(count * block.layout.heads);
+        let (q, k, v) = self.columns(&projected);
+        kernel::forward(
+            &kernel_of(&block.layout, (&self.rows, &self.rows), self.bias.as_ref()),
+            q,
+            k,
+            v,
+            &ColumnsMut::new(&mut attended, queries, 0),
+            &ColumnsMut::new(&mut lse, block.layout.heads, 0),
+        );
+        if let Some(y) = y {
+            y.copy_from_slice(x);
+            block.output.apply(&attended, y, Into::Add)?;
+        }
+        Ok(SelfAttentionSaved { projected, lse })
+    }
+
+    fn gradient(&self, x: &[f32], dy: &[f32], saved: SelfAttentionSaved) -> Result<Vec<f32>> {
+        let block = &self.block;
+        let count = self.rows.total();
+        let (queries, keys) = (block.layout.query_width(), block.layout.key_width());
+        let mut dattended = Buffer::dirty(count * queries);
+        block
+            .output
+            .apply_vjp(dy, &mut dattended, Into::Overwrite)?;
+        let stride = queries + 2 * keys;
+        let mut dprojected = Buffer::dirty(count * stride);
+        let [dq, dk, dv] = ColumnsMut::split(&mut dprojected, stride, [0, queries, queries + keys]);
+        kernel::vjp(
+            &kernel_of(&block.layout, (&self.rows, &self.rows), self.bias.as_ref()),
+            self.columns(&saved.projected),
+            &saved.lse,
+            Columns {
+                data: &dattended,
+                stride: queries,
+                offset: 0,
+            },
+            (&dq, &dk, &dv),
+        );
+        drop((saved, dattended));
+        let mut dnormed = Buffer::dirty(x.len());
+        block
+            .query_key_value
+            .apply_vjp(&dprojected, &mut dnormed, Into::Overwrite)?;
+        let mut dx = vec![0.0; x.len()];
+        block
+            .norm
+            .with_weights(|norm| norm_kernel::vjp(x, &dnormed, dy, norm, &mut dx))?;
+        Ok(dx)
+    }
+}
+
+impl CustomOp1 for SelfAttentionOp {
+    fn name(&self) -> &'static str {
+        "self-attention"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous_f32(storage, layout)?;
+        let mut y = vec![0.0; x.len()];
+        let saved = self.run(x, Some(&mut y))?;
+        if self.keep {
+            store(&self.saved, saved);
+        }
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let dx = with_f32(arg, |x| -> Result<Vec<f32>> {
+            let saved = match take(&self.saved) {
+                Some(saved) => saved,
+                None => self.run(x, None)?,
+            };
+            with_f32(&grad, |dy| self.gradient(x, dy, saved))?
+        })??;
+        Ok(Some(Tensor::from_vec(dx, arg.shape(), arg.device())?))
+    }
+}
+
+/// What a forward pass leaves for its backward.
+pub(crate) fn store<T>(place: &Mutex<Option<T>>, saved: T) {
+    if let Ok(mut place) = place.lock() {
+        *place = Some(saved);
+    }
+}
+
+/// Takes it; a second backward finds nothing and computes it again.
+pub(crate) fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
+    place.lock().ok().and_then(|mut place| place.take())
+}
+
+/// The cross-attention sub-layer as one op of the decoder's state and the encoder's output.
+struct CrossAttentionOp {
+    block: CrossAttention,
+    rows: Arc<Rows>,
+    memory_rows: Arc<Rows>,
+    keep: bool,
+    saved: Mutex<Option<CrossAttentionSaved>>,
+}
+
+struct CrossAttentionSaved {
+    /// [N, Q]
+    query: Buffer,
+    /// [M, 2K]
+    key_value: Buffer,
+    /// [N, heads]
+    lse: Buffer,
+}
+
+impl CrossAttentionOp {
+    fn columns<'a>(
+        &self,
+        saved: &'a CrossAttentionSaved,
+    ) -> (Columns<'a>, Columns<'a>, Columns<'a>) {
+        let (queries, keys) = (
+            self.block.layout.query_width(),
+            self.block.layout.key_width(),
+        );
+        let key_value = |offset| Columns {
+            data: &saved.key_value,
+            stride: 2 * keys,
+            offset,
+        };
+        let query = Columns {
+            data: &saved.query,
+            stride: queries,
+            offset: 0,
+        };
+        (query, key_value(0), key_value(keys))
+    }
+
+    fn run(&self, x: &[f32], memory: &[f32], y: Option<&mut [f32]>) -> Result<CrossAttentionSaved> {
+        let block = &self.block;
+        let (count, memory_count) = (self.rows.total(), self.memory_rows.total());
+        let queries = block.layout.query_width();
+        let mut normed = Buffer::dirty(x.len());
+        block
+            .norm
+            .with_weights(|norm| norm_kernel::forward(x, norm, &mut normed))?;
+        let mut saved = CrossAttentionSaved {
+            query: Buffer::dirty(count * queries),
+            key_value: Buffer::dirty(memory_count * block.key_value.outputs()),
+            lse: Buffer::dirty(count * block.layout.heads),
+        };
+        block
+            .query
+            .apply(&normed, &mut saved.query, Into::Overwrite)?;
+        block
+            .key_value
+            .apply(memory, &mut saved.key_value, Into::Overwrite)?;
+        let mut attended = Buffer::dirty(count * queries);
+        let mut lse = Buffer::dirty(count * block.layout.heads);
+        let (q, k, v) = self.columns(&saved);
+        kernel::forward(
+            &kernel_of(&block.layout, (&self.rows, &self.memory_rows), None),
+            q,
+            k,
+            v,
+            &ColumnsMut::new(&mut attended, queries, 0),
+            &ColumnsMut::new(&mut lse, block.layout.heads, 0),
+        );
+        saved.lse = lse;
+        if let Some(y) = y {
+            y.copy_from_slice(x);
+            block.output.apply(&attended, y, Into::Add)?;
+        }
+        Ok(saved)
+    }
+
+    fn gradient(
+        &self,
+        x: &[f32],
+        memory_length: usize,
+        dy: &[f32],
+        saved: CrossAttentionSaved,
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        let block = &self.block;
+        let count = self.rows.total();
+        let (queries, keys) = (block.layout.query_width(), block.layout.key_width());
+        let mut dattended = Buffer::dirty(count * queries);
+        block
+            .output
+            .apply_vjp(dy, &mut dattended, Into::Overwrite)?;
+        let mut dquery = Buffer::dirty(count * queries);
+        let mut dkey_value = Buffer::dirty(self.memory_rows.total() * 2 * keys);
+        let [dk, dv] = ColumnsMut::split(&mut dkey_value, 2 * keys, [0, keys]);
+        kernel::vjp(
+            &kernel_of(&block.layout, (&self.rows, &self.memory_rows), None),
+            self.columns(&saved),
+            &saved.lse,
+            Columns {
+                data: &dattended,
+                stride: queries,
+                offset: 0,
+            },
+            (&ColumnsMut::new(&mut dquery, queries, 0), &dk, &dv),
+        );
+        let mut dnormed = Buffer::dirty(x.len());
+        block
+            .query
+            .apply_vjp(&dquery, &mut dnormed, Into::Overwrite)?;
+        let mut dx = vec![0.0; x.len()];
+        block
+            .norm
+            .with_weights(|norm| norm_kernel::vjp(x, &dnormed, dy, norm, &mut dx))?;
+        let mut dmemory = vec![0.0; memory_length];
+        block
+            .key_value
+            .apply_vjp(&dkey_value, &mut dmemory, Into::Overwrite)?;
+        Ok((dx, dmemory))
+    }
+}
+
+impl CustomOp2 for CrossAttentionOp {
+    fn name(&self) -> &'static str {
+        "cross-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, memory) = (contiguous_f32(s1, l1)?, contiguous_f32(s2, l2)?);
+        let mut y = vec![0.0; x.len()];
+        let saved = self.run(x, memory, Some(&mut y))?;
+        if self.keep {
+            store(&self.saved, saved);
+        }
+        Ok((CpuStorage::F32(y), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        memory: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (dx, dmemory) = with_f32(x, |x| {
+            with_f32(memory, |memory| -> Result<_> {
+                let saved = match take(&self.saved) {
+                    Some(saved) => saved,
+                    None => self.run(x, memory, None)?,
+                };
+                with_f32(&grad, |dy| self.gradient(x, memory.len(), dy, saved))?
+            })
+        })???;
+        Ok((
+            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
+            Some(Tensor::from_vec(dmemory, memory.shape(), memory.device())?),
+        ))
+    }
+}

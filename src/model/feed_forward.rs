@@ -1,0 +1,151 @@
+//! Feed-forward sub-layers: `x + down(activation(up(norm(x))))`, gated or not.
+
+use std::sync::Mutex;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+use super::attention::{store, take};
+use super::frozen::FrozenLinear;
+use super::kernels::activation as kernel;
+pub use super::kernels::activation::Activation;
+use super::kernels::buffer::Buffer;
+use super::kernels::matmul::Into;
+use super::kernels::norm as norm_kernel;
+use super::norm::Norm;
+use super::ops::{Engine, contiguous_f32, with_f32};
+
+/// A feed-forward sub-layer with its norm.
+#[derive(Clone, Debug)]
+pub struct FeedForward {
+    /// Before the first projection.
+    pub norm: Norm,
+    /// [H] -> [F], or gate and value side by side: [H] -> [2F].
+    pub up: FrozenLinear,
+    /// [F] -> [H]
+    pub down: FrozenLinear,
+    /// Between them.
+    pub activation: Activation,
+    /// Whether the activated first half multiplies the second (Shazeer 2020).
+    pub gated: bool,
+}
+
+impl FeedForward {
+    /// `x + down(activation(up(norm(x))))`: [N, H] -> [N, H].
+    ///
+    /// # Errors
+    /// Where sizes do not fit.
+    pub fn forward(&self, x: &Tensor, engine: Engine) -> Result<Tensor> {
+        match engine {
+            Engine::Reference => {
+                let u = self.up.forward(&self.norm.forward(x)?)?; // [N, F] or [N, 2F]
+                let width = self.down.inputs();
+                let hidden = if self.gated {
+                    let gate = activate(self.activation, &u.narrow(1, 0, width)?)?;
+                    (gate * u.narrow(1, width, width)?)?
+                } else {
+                    activate(self.activation, &u)?
+                }; // [N, F]
+                x + self.down.forward(&hidden)?
+            }
+            Engine::Fused => x.contiguous()?.apply_op1(FeedForwardOp {
+                block: self.clone(),
+                keep: x.track_op(),
+                saved: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Numbers held.
+    pub fn parameter_count(&self) -> usize {
+        self.norm.parameter_count() + self.up.parameter_count() + self.down.parameter_count()
+    }
+}
+
+/// An activation by differentiable candle ops.
+fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Relu => x.relu(),
+        Activation::SquaredRelu => x.relu()?.sqr(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::GeluErf => x.gelu_erf(),
+        Activation::Silu => x.silu(),
+    }
+}
+
+/// The sub-layer as one op, keeping what enters the activation for its backward.
+struct FeedForwardOp {
+    block: FeedForward,
+    keep: bool,
+    /// [N, F] or [N, 2F]
+    saved: Mutex<Option<Buffer>>,
+}
+
+impl FeedForwardOp {
+    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Buffer> {
+        let block = &self.block;
+        let count = x.len() / block.up.inputs();
+        let mut u = Buffer::dirty(count * block.up.outputs());
+        {
+            let mut normed = Buffer::dirty(x.len());
+            block
+                .norm
+                .with_weights(|norm| norm_kernel::forward(x, norm, &mut normed))?;
+            block.up.apply(&normed, &mut u, Into::Overwrite)?;
+        }
+        if let Some(y) = y {
+            let width = block.down.inputs();
+            let mut hidden = Buffer::dirty(count * width);
+            kernel::forward(block.activation, block.gated, width, &u, &mut hidden);
+            y.copy_from_slice(x);
+            block.down.apply(&hidden, y, Into::Add)?;
+        }
+        Ok(u)
+    }
+
+    fn gradient(&self, x: &[f32], dy: &[f32], mut u: Buffer) -> Result<Vec<f32>> {
+        let block = &self.block;
+        let count = x.len() / block.up.inputs();
+        let width = block.down.inputs();
+        {
+            let mut dhidden = Buffer::dirty(count * width);
+            block.down.apply_vjp(dy, &mut dhidden, Into::Overwrite)?;
+            kernel::vjp_in_place(block.activation, block.gated, width, &dhidden, &mut u);
+        }
+        let mut dnormed = Buffer::dirty(x.len());
+        block.up.apply_vjp(&u, &mut dnormed, Into::Overwrite)?;
+        drop(u);
+        let mut dx = vec![0.0; x.len()];
+        block
+            .norm
+            .with_weights(|norm| norm_kernel::vjp(x, &dnormed, dy, norm, &mut dx))?;
+        Ok(dx)
+    }
+}
+
+impl CustomOp1 for FeedForwardOp {
+    fn name(&self) -> &'static str {
+        "feed-forward"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous_f32(storage, layout)?;
+        let mut y = vec![0.0; x.len()];
+        let saved = self.run(x, Some(&mut y))?;
+        if self.keep {
+            store(&self.saved, saved);
+        }
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let dx = with_f32(arg, |x| -> Result<Vec<f32>> {
+            let saved = match take(&self.saved) {
+                Some(saved) => saved,
+                None => self.run(x, None)?,
+            };
+            with_f32(&grad, |dy| self.gradient(x, dy, saved))?
+        })??;
+        Ok(Some(Tensor::from_vec(dx, arg.shape(), arg.device())?))
+    }
+}

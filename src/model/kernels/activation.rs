@@ -1,0 +1,233 @@
+//! Activations of the feed-forward layers, plain and gated, forward and vector-Jacobian product in one pass each.
+
+use super::for_each_rows;
+use super::simd::{erf, exp, sigmoid, vectorized};
+
+/// The non-linearity of a feed-forward layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// max(x, 0)
+    Relu,
+    /// max(x, 0)²
+    SquaredRelu,
+    /// GELU by its tanh approximation (`gelu_new`, `gelu_pytorch_tanh`).
+    GeluTanh,
+    /// GELU by the error function (`gelu`).
+    GeluErf,
+    /// x · sigmoid(x) (`silu`, `swish`).
+    Silu,
+}
+
+/// √(2/π)
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+const CUBIC: f32 = 0.044_715;
+
+/// Value and derivative.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "must be part of the vectorised loop")]
+fn evaluate(activation: Activation, x: f32) -> (f32, f32) {
+    match activation {
+        Activation::Relu => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
+        Activation::SquaredRelu => {
+            let positive = x.max(0.0);
+            (positive * positive, 2.0 * positive)
+        }
+        Activation::GeluTanh => {
+            // (1 + tanh z) / 2 = sigmoid(2z)
+            let s = sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+            let slope = 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
+            (x * s, s + x * s * (1.0 - s) * slope)
+        }
+        Activation::GeluErf => {
+            let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+            // 1/√(2π) · e^(-x²/2)
+            (x * cdf, cdf + x * 0.398_942_3 * exp(-0.5 * x * x))
+        }
+        Activation::Silu => {
+            let s = sigmoid(x);
+            (x * s, s + x * s * (1.0 - s))
+        }
+    }
+}
+
+/// `out = act(u)` or, gated, `out = act(u[.., ..F]) · u[.., F..]`; `out` is [N, F], `u` is [N, F] or [N, 2F].
+pub(crate) fn forward(
+    activation: Activation,
+    gated: bool,
+    width: usize,
+    u: &[f32],
+    out: &mut [f32],
+) {
+    let factor = if gated { 2 } else { 1 };
+    for_each_rows(out, width, |first, out| {
+        let start = first * width * factor;
+        forward_rows(
+            activation,
+            gated,
+            width,
+            &u[start..start + out.len() * factor],
+            out,
+        );
+    });
+}
+
+/// Gradient of [`forward`]: turns `u` into `du`, given `dy` [N, F].
+pub(crate) fn vjp_in_place(
+    activation: Activation,
+    gated: bool,
+    width: usize,
+    dy: &[f32],
+    u: &mut [f32],
+) {
+    let factor = if gated { 2 } else { 1 };
+    for_each_rows(u, width * factor, |first, u| {
+        let start = first * width;
+        vjp_rows(
+            activation,
+            gated,
+            width,
+            &dy[start..start + u.len() / factor],
+            u,
+        );
+    });
+}
+
+/// One loop for each activation, so that the choice is made outside of it.
+macro_rules! by_activation {
+    ($activation:expr, |$fixed:ident| $body:block) => {
+        match $activation {
+            Activation::Relu => {
+                let $fixed = Activation::Relu;
+                $body
+            }
+            Activation::SquaredRelu => {
+                let $fixed = Activation::SquaredRelu;
+                $body
+            }
+            Activation::GeluTanh => {
+                let $fixed = Activation::GeluTanh;
+                $body
+            }
+            Activation::GeluErf => {
+                let $fixed = Activation::GeluErf;
+                $body
+            }
+            Activation::Silu => {
+                let $fixed = Activation::Silu;
+                $body
+            }
+        }
+    };
+}
+
+vectorized! {
+    pub(crate) fn forward_rows(activation: Activation, gated: bool, width: usize, u: &[f32], out: &mut [f32]) {
+        by_activation!(activation, |fixed| {
+            if gated {
+                for (u, out) in u.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+                    let (gate, value) = u.split_at(width);
+                    for ((out, &gate), &value) in out.iter_mut().zip(gate).zip(value) {
+                        *out = evaluate(fixed, gate).0 * value;
+                    }
+                }
+            } else {
+                for (&u, out) in u.iter().zip(out) {
+                    *out = evaluate(fixed, u).0;
+                }
+            }
+        });
+    }
+}
+
+vectorized! {
+    pub(crate) fn vjp_rows(activation: Activation, gated: bool, width: usize, dy: &[f32], u: &mut [f32]) {
+        by_activation!(activation, |fixed| {
+            if gated {
+                for (u, dy) in u.chunks_exact_mut(2 * width).zip(dy.chunks_exact(width)) {
+                    let (gate, value) = u.split_at_mut(width);
+                    for ((gate, value), &dy) in gate.iter_mut().zip(value).zip(dy) {
+                        let (y, slope) = evaluate(fixed, *gate);
+                        *gate = dy * *value * slope;
+                        *value = dy * y;
+                    }
+                }
+            } else {
+                for (u, &dy) in u.iter_mut().zip(dy) {
+                    *u = dy * evaluate(fixed, *u).1;
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Activation; 5] = [
+        Activation::Relu,
+        Activation::SquaredRelu,
+        Activation::GeluTanh,
+        Activation::GeluErf,
+        Activation::Silu,
+    ];
+
+    /// The definitions, in double precision.
+    fn exact(activation: Activation, x: f64) -> f64 {
+        match activation {
+            Activation::Relu => x.max(0.0),
+            Activation::SquaredRelu => x.max(0.0).powi(2),
+            Activation::GeluTanh => {
+                let z = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+                0.5 * x * (1.0 + z.tanh())
+            }
+            Activation::GeluErf => {
+                // Φ(x) by Simpson's rule from 0.
+                let steps = 400;
+                let h = x / f64::from(steps);
+                let f = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
+                let area: f64 = (0..steps)
+                    .map(|i| {
+                        let a = f64::from(i) * h;
+                        h / 6.0 * (f(a) + 4.0 * f(a + h / 2.0) + f(a + h))
+                    })
+                    .sum();
+                x * (0.5 + area)
+            }
+            Activation::Silu => x / (1.0 + (-x).exp()),
+        }
+    }
+
+    #[test]
+    fn values_and_slopes_agree_with_the_definitions() {
+        for activation in ALL {
+            for i in -400..400 {
+                let x = i as f32 * 0.02 + 0.001;
+                let (y, slope) = evaluate(activation, x);
+                let wide = f64::from(x);
+                assert!(
+                    (f64::from(y) - exact(activation, wide)).abs() < 2e-6,
+                    "{activation:?} {x}"
+                );
+                let h = 1e-4;
+                let difference =
+                    (exact(activation, wide + h) - exact(activation, wide - h)) / (2.0 * h);
+                assert!(
+                    (f64::from(slope) - difference).abs() < 1e-5,
+                    "{activation:?} {x}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_gate_multiplies_the_activated_first_half_by_the_second() {
+        let u = [1.0, -2.0, 3.0, 0.5];
+        let mut out = [0.0; 2];
+        forward(Activation::Relu, true, 2, &u, &mut out);
+        assert_eq!(out, [3.0, 0.0]);
+        let mut du = u;
+        vjp_in_place(Activation::Relu, true, 2, &[1.0, 1.0], &mut du);
+        assert_eq!(du, [3.0, 0.0, 1.0, 0.0]);
+    }
+}

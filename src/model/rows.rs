@@ -1,0 +1,92 @@
+//! The packed layout: rows of a batch laid end to end without padding.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+
+/// Lengths of the rows of a packed batch, in order; `N` is their sum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    lengths: Vec<usize>,
+    offsets: Vec<usize>,
+}
+
+impl Rows {
+    /// Rows of these lengths, laid end to end.
+    pub fn new(lengths: impl Into<Vec<usize>>) -> Self {
+        let lengths = lengths.into();
+        let mut offsets = Vec::with_capacity(lengths.len() + 1);
+        let mut total = 0;
+        offsets.push(total);
+        for length in &lengths {
+            total += length;
+            offsets.push(total);
+        }
+        Self { lengths, offsets }
+    }
+
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// `N`: positions of all rows together.
+    pub fn total(&self) -> usize {
+        self.offsets.last().copied().unwrap_or(0)
+    }
+
+    /// Length of each row.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Length of the longest row, or 0.
+    pub fn longest(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Packed positions of row `row`.
+    pub fn range(&self, row: usize) -> Range<usize> {
+        self.offsets[row]..self.offsets[row + 1]
+    }
+
+    /// Packed positions of each row, in order.
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
+        (0..self.count()).map(|row| self.range(row))
+    }
+
+    /// The place of every packed position within its row.
+    pub fn positions(&self) -> Vec<u32> {
+        self.lengths
+            .iter()
+            .flat_map(|&length| 0..length as u32)
+            .collect()
+    }
+
+    /// Checks that these rows cover `positions` packed positions of `what`.
+    ///
+    /// # Errors
+    /// Where they do not.
+    pub fn check(&self, what: &str, positions: usize) -> Result<()> {
+        ensure!(
+            self.total() == positions,
+            "{what} has {positions} positions and its rows have {}",
+            self.total()
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_lie_end_to_end_and_count_their_positions_from_zero() {
+        let rows = Rows::new([2, 0, 3]);
+        assert_eq!((rows.count(), rows.total(), rows.longest()), (3, 5, 3));
+        assert_eq!(rows.ranges().collect::<Vec<_>>(), [0..2, 2..2, 2..5]);
+        assert_eq!(rows.positions(), [0, 1, 0, 1, 2]);
+        assert!(rows.check("input", 4).is_err());
+    }
+}
