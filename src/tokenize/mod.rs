@@ -296,4 +296,33 @@ pub(crate) mod tests {
         let other = Tokenizer::from_folder(folder.path()).err().unwrap();
         assert!(other.to_string().contains("spiece.model"), "{other}");
     }
+
+    #[test]
+    fn ids_and_text_equal_the_reference_library() {
+        #[derive(serde::Deserialize)]
+        struct Expected {
+            text: String,
+            ids: Vec<u32>,
+            decoded: String,
+        }
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tokenize");
+        for name in ["unigram", "bpe"] {
+            let tokenizer = Tokenizer::from_file(&folder.join(format!("{name}.json"))).unwrap();
+            let expected = fs_err::read(folder.join(format!("{name}.expected.json"))).unwrap();
+            let expected: Vec<Expected> = serde_json::from_slice(&expected).unwrap();
+            for Expected { text, ids, decoded } in expected {
+                let encoded = tokenizer.encode_with_offsets(&text).unwrap();
+                assert_eq!(encoded.ids, ids, "{name}: {text:?}");
+                assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{name}: {text:?}");
+                assert_eq!(tokenizer.decode(&ids).unwrap(), decoded, "{name}: {text:?}");
+                // Offsets are bytes, at the ends of characters.
+                for range in encoded.offsets {
+                    assert!(
+                        text.get(range.clone()).is_some(),
+                        "{name}: {text:?} {range:?}"
+                    );
+                }
+            }
+        }
+    }
 }
