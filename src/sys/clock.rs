@@ -2,6 +2,27 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+/// Now, in local time where the machine tells it.
+pub fn now() -> OffsetDateTime {
+    OffsetDateTime::now_local().unwrap_or_else(|_| OffsetDateTime::now_utc())
+}
+
+/// Now as `MMDD_HHMMSS`, which tells the logs of two runs in one folder apart.
+pub fn log_stamp() -> String {
+    now()
+        .format(format_description!("[month][day]_[hour][minute][second]"))
+        .unwrap_or_default()
+}
+
+/// Now as RFC 3339 writes it.
+pub fn timestamp() -> String {
+    now().format(&Rfc3339).unwrap_or_default()
+}
+
 /// A Slurm time limit (`minutes`, `minutes:seconds`, `hours:minutes:seconds`, `days-hours`,
 /// `days-hours:minutes`, `days-hours:minutes:seconds`; see `man sbatch`), or `None` where the text is not one.
 pub fn parse_slurm_time_limit(text: &str) -> Option<Duration> {
