@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! main → cli ─┬─→ stages → launch ───────────────────────────────┐
-//!             ├─→ prepare ───────────────────────────────────────┤
+//!             │   └────→ prepare ────────────────────────────────┤
 //!             │   (feature "worker")                             ├─→ schema → config → yaml → diag, sys
 //!             └─→ worker ─┬─→ eval → generate ─┐                 │
 //!                         ├─→ train → dist ────┼─→ data → prompt ┘

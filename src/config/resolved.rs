@@ -75,6 +75,16 @@ impl ResolvedConfig {
         *at = node;
     }
 
+    /// Sets a text at a dotted key, as [`Self::set`] does.
+    pub fn set_text(&mut self, key: &str, text: impl Into<String>) {
+        self.set(key, Node::text(text));
+    }
+
+    /// Sets an integer at a dotted key, as [`Self::set`] does.
+    pub fn set_integer(&mut self, key: &str, value: i64) {
+        self.set(key, Node::computed(Value::Int(value.into())));
+    }
+
     /// Dotted keys that are still `???` at or below a key, in order.
     pub fn missing(&self, key: &str) -> Vec<String> {
         let mut found = vec![];

@@ -17,7 +17,7 @@ pub struct JobManifest {
     /// The launcher's arguments.
     pub command_line: Vec<String>,
     /// Chosen option of each group.
-    pub choices: IndexMap<String, String>,
+    pub choices: IndexMap<String, Option<String>>,
     /// What the job does.
     pub stage: WorkerJob,
     /// Its name, prefix included.
@@ -28,8 +28,8 @@ pub struct JobManifest {
     pub config_file: PathBuf,
     /// The script.
     pub script_file: PathBuf,
-    /// The log, where its name is known before the job runs.
-    pub log_file: PathBuf,
+    /// The log, where its name is known.
+    pub log_file: Option<PathBuf>,
     /// The scheduler's number, where the job was submitted.
     pub job_id: Option<String>,
 }

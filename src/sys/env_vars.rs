@@ -8,6 +8,16 @@ pub const NO_COLOR: &str = "NO_COLOR";
 pub const PTUNE_NO_PROGRESS: &str = "PTUNE_NO_PROGRESS";
 /// `1`: write job scripts, submit nothing (the original launcher's name for it).
 pub const NEMO_LAUNCHER_DEBUG: &str = "NEMO_LAUNCHER_DEBUG";
+/// `1`: short log names, as the original launcher's own CI wants them.
+pub const NEMO_LAUNCHER_CI: &str = "NEMO_LAUNCHER_CI";
+/// `1`: record GPU memory beside the job.
+pub const NEMO_LAUNCHER_MEMORY_MEASURE: &str = "NEMO_LAUNCHER_MEMORY_MEASURE";
+/// A file to which the log is written as well; set by the launcher for jobs on this machine.
+pub const PTUNE_LOG_FILE: &str = "PTUNE_LOG_FILE";
+/// The user's folder, for `~`.
+pub const HOME: &str = "HOME";
+/// Where programs are looked for.
+pub const PATH: &str = "PATH";
 /// Threads of the CPU kernels; all processors where it is not set.
 pub const RAYON_NUM_THREADS: &str = "RAYON_NUM_THREADS";
 /// Rank of this task in its job, set by Slurm.
@@ -22,6 +32,20 @@ pub const SLURM_NTASKS: &str = "SLURM_NTASKS";
 )]
 pub fn get(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// Whether a switch is on: `1`, `t`, `true`, `y`, `yes` or `on` in any case.
+///
+/// # Errors
+/// A sentence about a word that is neither yes nor no. (The original takes every such word for no, and submits jobs.)
+pub fn flag(name: &str) -> Result<bool, String> {
+    match get(name).as_deref().map(str::to_lowercase).as_deref() {
+        None | Some("" | "0" | "f" | "false" | "n" | "no" | "off") => Ok(false),
+        Some("1" | "t" | "true" | "y" | "yes" | "on") => Ok(true),
+        Some(other) => Err(format!(
+            "the environment variable `{name}` is `{other}`, expected 1 or 0"
+        )),
+    }
 }
 
 /// Every environment variable with a Unicode name and value.

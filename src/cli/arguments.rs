@@ -1,0 +1,165 @@
+//! What the command line may hold.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Tune virtual tokens over a frozen GPT, T5 or mT5: on Slurm, on BCP or on this machine.
+///
+/// Without a command ptune is the launcher: its words choose and change the configuration, as Hydra's do.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ptune",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Words:
+  group=option         choose a file of conf/:     prompt_learning=t5/squad
+  key=value            change a value:             prompt_learning.trainer.devices=4
+  +key=value           add one                     ++key=value   add or change
+  ~key                 remove one
+
+Examples:
+  ptune --config-name=quickstart
+  ptune stages=[prompt_learning,evaluation] prompt_learning=t5/squad evaluation=prompt_t5/squad \\
+      cluster_type=interactive prompt_learning.model.language_model_path=t5-small
+  ptune prompt_learning=gpt3/squad cluster.partition=gpu --dry-run
+  ptune --cfg job -p prompt_learning.model
+
+Exit status: 0 done, 1 a job failed, 2 the command line or configuration is wrong,
+75 stopped by a signal after saving."
+)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(super) launch: LaunchArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run one job; job scripts call this
+    Worker(WorkerArguments),
+    /// Look into the configuration
+    Config(ConfigArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ComposeArguments {
+    /// Words that choose and change the configuration
+    #[arg(value_name = "WORDS")]
+    pub(super) words: Vec<String>,
+    /// Primary file, without .yaml [short as Hydra's: -cn]
+    #[arg(long, value_name = "NAME", default_value = "config")]
+    pub(super) config_name: String,
+    /// Folder that stands in for conf/ [-cp]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) config_path: Option<PathBuf>,
+    /// Folder that is searched before conf/ [-cd]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) config_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LaunchArguments {
+    #[command(flatten)]
+    pub(super) compose: ComposeArguments,
+    /// Print the composed configuration and do nothing else
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub(super) cfg: Option<Cfg>,
+    /// With --cfg: replace every ${…} by its value
+    #[arg(long, requires = "cfg")]
+    pub(super) resolve: bool,
+    /// With --cfg: only the part at this key
+    #[arg(long, short = 'p', value_name = "KEY", requires = "cfg")]
+    pub(super) package: Option<String>,
+    /// Write and show every file, hand nothing over (as NEMO_LAUNCHER_DEBUG=1)
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Folder with job script templates that replace the program's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) templates_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Cfg {
+    /// The configuration
+    Job,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WorkerArguments {
+    /// data_preparation, conversion, prompt_learning or evaluation
+    #[arg(value_name = "JOB")]
+    pub(super) job: String,
+    /// The resolved section of that job
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigArguments {
+    #[command(subcommand)]
+    pub(super) verb: ConfigVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Where a value comes from
+    Explain {
+        /// Its key, such as prompt_learning.model.optim.lr
+        #[arg(value_name = "KEY")]
+        key: String,
+        #[command(flatten)]
+        compose: ComposeArguments,
+    },
+}
+
+/// Hydra's short options have two letters, which clap does not know.
+pub(super) fn with_long_options(words: &[String]) -> Vec<String> {
+    words
+        .iter()
+        .map(|word| {
+            for (short, long) in [
+                ("-cn", "--config-name"),
+                ("-cp", "--config-path"),
+                ("-cd", "--config-dir"),
+            ] {
+                if word == short {
+                    return long.to_owned();
+                }
+                if let Some(value) = word.strip_prefix(&format!("{short}=")) {
+                    return format!("{long}={value}");
+                }
+            }
+            // Hydra's short form of --cfg.
+            if word == "-c" {
+                return "--cfg".to_owned();
+            }
+            word.clone()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn words_may_stand_on_both_sides_of_an_option() {
+        let words: Vec<String> = ["ptune", "a=1", "-cn", "quickstart", "+b=2", "~c"]
+            .map(str::to_owned)
+            .to_vec();
+        let arguments = Arguments::try_parse_from(with_long_options(&words)).unwrap();
+        assert_eq!(arguments.launch.compose.config_name, "quickstart");
+        assert_eq!(arguments.launch.compose.words, ["a=1", "+b=2", "~c"]);
+    }
+}

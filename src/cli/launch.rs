@@ -1,0 +1,132 @@
+//! `ptune key=value …`: the launcher.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+
+use super::arguments::{ComposeArguments, LaunchArguments};
+use super::embedded;
+use crate::config::{ComposeRequest, Config, ConfigRepository, ConfigSource, compose};
+use crate::diag::suggest::did_you_mean;
+use crate::diag::{Diagnostic, Location};
+use crate::launch::Templates;
+use crate::stages::{self, Launched, Settings};
+use crate::sys::env_vars;
+
+const VERBS: [&str; 2] = ["worker", "config"];
+
+pub(super) fn run(arguments: &LaunchArguments, command_line: &[String]) -> Result<i32> {
+    let config = compose_words(&arguments.compose)?;
+    let stdout = std::io::stdout();
+    if arguments.cfg.is_some() {
+        let package = arguments.package.as_deref();
+        let text = if arguments.resolve {
+            let resolved = config.resolve()?;
+            match package {
+                Some(key) => resolved
+                    .select_subtree(key)
+                    .ok_or_else(|| no_such_key(key))?
+                    .to_yaml(),
+                None => resolved.to_yaml(),
+            }
+        } else {
+            config.to_yaml(package)?
+        };
+        stdout.lock().write_all(text.as_bytes())?;
+        return Ok(0);
+    }
+
+    let resolved = config.resolve()?;
+    let settings = Settings::read(&resolved)?;
+    let templates = Templates {
+        folder: arguments.templates_dir.clone(),
+    };
+    let program = std::env::current_exe().context("finding this program's own path")?;
+    let plan = stages::plan(&resolved, config.choices(), &settings, &templates, &program)?;
+    let dry_run = arguments.dry_run || stages::switch(env_vars::NEMO_LAUNCHER_DEBUG)?;
+    stages::launch(
+        plan,
+        &settings,
+        &Launched {
+            dry_run,
+            command_line,
+            choices: config.choices(),
+            templates: &templates,
+        },
+        &mut super::warn,
+        &mut stdout.lock(),
+    )
+}
+
+fn no_such_key(key: &str) -> Diagnostic {
+    Diagnostic::configuration(format!("the configuration has no `{key}`"))
+}
+
+/// The configuration that words and options ask for.
+pub(super) fn compose_words(arguments: &ComposeArguments) -> Result<Config> {
+    for word in &arguments.words {
+        check_word(word)?;
+    }
+    let name = arguments
+        .config_name
+        .strip_suffix(".yaml")
+        .unwrap_or(&arguments.config_name);
+    let repository = ConfigRepository::new(search_path(arguments)?);
+    Ok(compose(&ComposeRequest {
+        repository: &repository,
+        config_name: Some(name),
+        overrides: &arguments.words,
+    })?)
+}
+
+/// A word without `=` is a verb that does not exist, or a slip.
+fn check_word(word: &str) -> Result<(), Diagnostic> {
+    if word.contains('=') || word.starts_with('~') {
+        return Ok(());
+    }
+    let diagnostic = Diagnostic::configuration(format!(
+        "`{word}` is neither a command nor of the form `key=value`"
+    ));
+    Err(match did_you_mean(word, VERBS) {
+        Some(near) => diagnostic.hint(format!("did you mean `ptune {near}`?")),
+        None => diagnostic.hint("ptune --help"),
+    })
+}
+
+/// Where files are looked for, first match wins: `--config-dir`, `--config-path`, the conf/ of `launcher_scripts_path`
+/// where the command line gives one (users of the original keep their files there), conf/ beside this program, and the
+/// files that are part of it.
+fn search_path(arguments: &ComposeArguments) -> Result<Vec<ConfigSource>> {
+    let mut sources = vec![];
+    for (option, folder) in [
+        ("--config-dir", &arguments.config_dir),
+        ("--config-path", &arguments.config_path),
+    ] {
+        if let Some(folder) = folder {
+            if !folder.is_dir() {
+                return Err(
+                    Diagnostic::configuration(format!("`{option}` is not a folder"))
+                        .at(Location::file(folder.display()))
+                        .into(),
+                );
+            }
+            sources.push(ConfigSource::Folder(folder.clone()));
+        }
+    }
+    let given = arguments
+        .words
+        .iter()
+        .rev()
+        .find_map(|word| word.strip_prefix("launcher_scripts_path="))
+        .map(|path| std::path::Path::new(path.trim_matches(['"', '\''])).join("conf"));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|path| Some(path.parent()?.join("conf")));
+    for folder in given.into_iter().chain(beside) {
+        if folder.join("config.yaml").is_file() {
+            sources.push(ConfigSource::Folder(folder));
+        }
+    }
+    sources.push(ConfigSource::Embedded(embedded::CONF));
+    Ok(sources)
+}

@@ -1,0 +1,194 @@
+//! Writing the folders of planned jobs and handing the jobs over.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use indexmap::IndexMap;
+
+use super::plan::after;
+use super::{Plan, PlannedJob, Settings, check_inputs};
+use crate::diag::Diagnostic;
+use crate::launch::quote::shell_quote;
+use crate::launch::{ClusterType, Templates, submit};
+use crate::schema::{JobManifest, WorkerJob};
+use crate::sys::{atomic_file, clock};
+
+/// How a launch is done.
+#[derive(Clone, Debug)]
+pub struct Launched<'a> {
+    /// Write and show, hand nothing over.
+    pub dry_run: bool,
+    /// The launcher's arguments, program name first.
+    pub command_line: &'a [String],
+    /// Chosen options, for the manifest.
+    pub choices: &'a IndexMap<String, Option<String>>,
+    /// Layout of scripts.
+    pub templates: &'a Templates,
+}
+
+/// Hands every job of a plan over, each after the one before it, and returns the exit status: that of the job which
+/// failed where they run here, else 0. `warn` is told what is odd before anything happens; `out` gets one line a job.
+///
+/// # Errors
+/// Missing inputs on the machine that runs the jobs, a folder that cannot be written, a job that the scheduler refuses.
+pub fn launch(
+    mut plan: Plan,
+    settings: &Settings,
+    how: &Launched<'_>,
+    warn: &mut dyn FnMut(&Diagnostic),
+    out: &mut dyn Write,
+) -> Result<i32> {
+    let cluster_type = settings.cluster.cluster_type;
+    check_inputs::check(&mut plan, settings, how.dry_run)?;
+    for warning in &plan.warnings {
+        warn(warning);
+    }
+    if !how.dry_run {
+        refuse_conversion(&plan)?;
+        if cluster_type == ClusterType::Slurm {
+            submit::require_slurm()?;
+        }
+    }
+    for job in &plan.jobs {
+        write_folder(job, settings, how)?;
+    }
+    if how.dry_run {
+        for job in &plan.jobs {
+            writeln!(out, "# {}", job.spec.paths.script_file().display())?;
+            writeln!(out, "{}", job.script.text)?;
+        }
+        return Ok(0);
+    }
+    match cluster_type {
+        ClusterType::Slurm => queue(&mut plan, settings, how, out),
+        ClusterType::Bcp | ClusterType::Interactive => run_here(&plan),
+    }
+}
+
+/// This version has no converter; better to say so now than in the queue.
+fn refuse_conversion(plan: &Plan) -> Result<(), Diagnostic> {
+    if plan
+        .jobs
+        .iter()
+        .any(|job| job.spec.stage == WorkerJob::Conversion)
+    {
+        return Err(
+            Diagnostic::configuration("the conversion stage cannot run in this version")
+                .note("`prompt_learning.model.language_model_path` takes a Hugging Face folder as it is")
+                .hint("leave `conversion` out of `stages`"),
+        );
+    }
+    Ok(())
+}
+
+fn queue(
+    plan: &mut Plan,
+    settings: &Settings,
+    how: &Launched<'_>,
+    out: &mut dyn Write,
+) -> Result<i32> {
+    let mut before: Option<String> = None;
+    for job in &mut plan.jobs {
+        if let Some(id) = before.take() {
+            job.set_dependency(after(settings, id));
+            job.script = settings.cluster.render(&job.spec, how.templates)?.0;
+            write_folder(job, settings, how)?;
+        }
+        let paths = &job.spec.paths;
+        let id = submit::sbatch(&paths.script_file())
+            .with_context(|| format!("submitting `{}`", job.spec.name))?;
+        atomic_file::write(&paths.launcher_log(), format!("Submitted batch job {id}"))?;
+        write_manifest(job, settings, how, Some(&id))?;
+        writeln!(
+            out,
+            "submitted {} as job {id}, results in {}",
+            job.spec.name,
+            paths.folder.display()
+        )?;
+        before = Some(id);
+    }
+    Ok(0)
+}
+
+fn run_here(plan: &Plan) -> Result<i32> {
+    let count = plan.jobs.len();
+    for (index, job) in plan.jobs.iter().enumerate() {
+        let paths = &job.spec.paths;
+        tracing::info!(
+            "stage {} of {count}: {} in {}",
+            index + 1,
+            job.key(),
+            paths.folder.display()
+        );
+        let status = submit::run_here(&paths.script_file())?;
+        if status != 0 {
+            let rest: Vec<&str> = plan.jobs[index + 1..].iter().map(PlannedJob::key).collect();
+            let not_started = if rest.is_empty() {
+                String::new()
+            } else {
+                format!("; not started: {}", rest.join(", "))
+            };
+            tracing::error!(
+                "stage {} ended with exit status {status}{not_started}",
+                job.key()
+            );
+            return Ok(status);
+        }
+    }
+    Ok(0)
+}
+
+/// Everything in a job's folder that is there before the job runs.
+fn write_folder(job: &PlannedJob, settings: &Settings, how: &Launched<'_>) -> Result<()> {
+    let paths = &job.spec.paths;
+    fs_err::create_dir_all(paths.results())?;
+    atomic_file::write(&paths.config_file(), job.section.to_yaml())?;
+    atomic_file::write(&paths.script_file(), &job.script.text)?;
+    let command_line: Vec<String> = how
+        .command_line
+        .iter()
+        .map(|word| shell_quote(word))
+        .collect();
+    atomic_file::write(&paths.command_file(), command_line.join(" \\\n  "))?;
+    write_manifest(job, settings, how, None)
+}
+
+fn write_manifest(
+    job: &PlannedJob,
+    settings: &Settings,
+    how: &Launched<'_>,
+    job_id: Option<&str>,
+) -> Result<()> {
+    let paths = &job.spec.paths;
+    let log_file = match (settings.cluster.cluster_type, job_id) {
+        (ClusterType::Slurm, Some(id)) => Some(paths.log_file(id, "out")),
+        (ClusterType::Slurm, None) => None,
+        (ClusterType::Bcp | ClusterType::Interactive, _) => log_of(job),
+    };
+    let manifest = JobManifest {
+        ptune_version: env!("CARGO_PKG_VERSION").to_owned(),
+        created: clock::timestamp(),
+        command_line: how.command_line.to_vec(),
+        choices: how.choices.clone(),
+        stage: job.spec.stage,
+        job_name: job.spec.name.clone(),
+        cluster_type: settings.cluster.cluster_type.name().to_owned(),
+        config_file: paths.config_file(),
+        script_file: paths.script_file(),
+        log_file,
+        job_id: job_id.map(str::to_owned),
+    };
+    let mut text = serde_json::to_string_pretty(&manifest).context("writing the job's manifest")?;
+    text.push('\n');
+    atomic_file::write(&paths.folder.join(JobManifest::FILE_NAME), text)?;
+    Ok(())
+}
+
+/// The log of a job that runs here, as its script names it.
+fn log_of(job: &PlannedJob) -> Option<std::path::PathBuf> {
+    job.spec
+        .environment
+        .iter()
+        .find(|(name, _)| name == crate::sys::env_vars::PTUNE_LOG_FILE)
+        .map(|(_, path)| path.into())
+}
