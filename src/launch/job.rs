@@ -76,12 +76,9 @@ impl Command {
             })
             .collect();
         if let Some(first) = lines.first_mut() {
-            let prefix: String = self
-                .environment
-                .iter()
-                .map(|(name, value)| format!("{name}={} ", shell_quote(value)))
-                .collect();
-            first.insert_str(0, &prefix);
+            for (name, value) in self.environment.iter().rev() {
+                first.insert_str(0, &format!("{name}={} ", shell_quote(value)));
+            }
         }
         lines
     }

@@ -43,24 +43,7 @@ pub(super) fn check(plan: &mut Plan, settings: &Settings, dry_run: bool) -> Resu
     if missing.is_empty() {
         return Ok(());
     }
-    let mut diagnostic = match missing.as_slice() {
-        [(key, path)] => {
-            Diagnostic::configuration(format!("`{key}`: there is nothing at `{}`", path.display()))
-        }
-        _ => {
-            let mut diagnostic = Diagnostic::configuration(format!(
-                "{} files that the jobs read are not there",
-                missing.len()
-            ));
-            for (key, path) in missing.iter().take(10) {
-                diagnostic = diagnostic.note(format!("`{key}`: {}", path.display()));
-            }
-            if missing.len() > 10 {
-                diagnostic = diagnostic.note(format!("… and {} more", missing.len() - 10));
-            }
-            diagnostic
-        }
-    };
+    let mut diagnostic = not_there(&missing);
     for hint in hints(&missing, settings) {
         diagnostic = diagnostic.hint(hint);
     }
@@ -71,6 +54,26 @@ pub(super) fn check(plan: &mut Plan, settings: &Settings, dry_run: bool) -> Resu
     }
     diagnostic.class = Class::Configuration;
     Err(diagnostic.into())
+}
+
+fn not_there(missing: &[(String, PathBuf)]) -> Diagnostic {
+    if let [(key, path)] = missing {
+        return Diagnostic::configuration(format!(
+            "`{key}`: there is nothing at `{}`",
+            path.display()
+        ));
+    }
+    let mut diagnostic = Diagnostic::configuration(format!(
+        "{} files that the jobs read are not there",
+        missing.len()
+    ));
+    for (key, path) in missing.iter().take(10) {
+        diagnostic = diagnostic.note(format!("`{key}`: {}", path.display()));
+    }
+    if missing.len() > 10 {
+        diagnostic = diagnostic.note(format!("… and {} more", missing.len() - 10));
+    }
+    diagnostic
 }
 
 fn hints(missing: &[(String, PathBuf)], settings: &Settings) -> Vec<String> {
