@@ -3,6 +3,7 @@
 //! Each has two equal forms: candle ops on one row after another ([`Engine::Reference`]), and one op over the CPU
 //! kernels whose backward is written by hand ([`Engine::Fused`]).
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{
@@ -103,7 +104,8 @@ impl SelfAttention {
                     &projected.narrow(1, 0, queries)?,
                     &projected.narrow(1, queries, keys)?,
                     &projected.narrow(1, queries + keys, keys)?,
-                    (rows, rows),
+                    rows,
+                    rows.ranges(),
                     bias,
                 )?; // [N, Q]
                 x + self.output.forward(&attended)?
@@ -149,7 +151,8 @@ impl CrossAttention {
                     &query,
                     &key_value.narrow(1, 0, keys)?,
                     &key_value.narrow(1, keys, keys)?,
-                    (rows, memory_rows),
+                    rows,
+                    memory_rows.ranges(),
                     None,
                 )?; // [N, Q]
                 x + self.output.forward(&attended)?
@@ -185,11 +188,12 @@ pub fn attend(
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
-    (rows, key_rows): (&Rows, &Rows),
+    rows: &Rows,
+    key_ranges: &[Range<usize>],
     bias: Option<&BatchBias>,
 ) -> Result<Tensor> {
     // [N, heads · size] -> [heads, T, size]
-    let split = |x: &Tensor, range: std::ops::Range<usize>, heads: usize| -> Result<Tensor> {
+    let split = |x: &Tensor, range: Range<usize>, heads: usize| -> Result<Tensor> {
         x.narrow(0, range.start, range.len())?
             .reshape((range.len(), heads, layout.head_size))?
             .transpose(0, 1)?
@@ -197,12 +201,12 @@ pub fn attend(
     };
     let group = layout.heads / layout.key_value_heads;
     let mut outputs = Vec::with_capacity(rows.count());
-    for (range, key_range) in rows.ranges().zip(key_rows.ranges()) {
+    for (range, key_range) in rows.ranges().iter().zip(key_ranges) {
         let (queries, keys) = (range.len(), key_range.len());
         if queries == 0 {
             continue;
         }
-        let q = split(query, range, layout.heads)?; // [heads, T, D]
+        let q = split(query, range.clone(), layout.heads)?; // [heads, T, D]
         let repeat = |x: Tensor| -> Result<Tensor> {
             x.unsqueeze(1)?
                 .broadcast_as((layout.key_value_heads, group, keys, layout.head_size))?
@@ -210,7 +214,7 @@ pub fn attend(
                 .contiguous()
         };
         let k = repeat(split(key, key_range.clone(), layout.key_value_heads)?)?; // [heads, S, D]
-        let v = repeat(split(value, key_range, layout.key_value_heads)?)?; // [heads, S, D]
+        let v = repeat(split(value, key_range.clone(), layout.key_value_heads)?)?; // [heads, S, D]
         let mut scores = (q.matmul(&k.transpose(1, 2)?)? * layout.scale)?; // [heads, T, S]
         if let Some(bias) = bias {
             let matrix = bias_matrix(bias, layout.heads, queries, keys, query.device())?;
@@ -267,9 +271,10 @@ fn causal_mask(queries: usize, keys: usize, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(mask, (queries, keys), device)
 }
 
-fn kernel_of<'a>(
+pub(crate) fn kernel_of<'a>(
     layout: &HeadLayout,
-    (query_rows, key_rows): (&'a Rows, &'a Rows),
+    query_rows: &'a Rows,
+    key_ranges: &'a [Range<usize>],
     bias: Option<&'a BatchBias>,
 ) -> Attention<'a> {
     Attention {
@@ -279,7 +284,7 @@ fn kernel_of<'a>(
         scale: layout.scale as f32,
         causal: layout.causal,
         query_rows,
-        key_rows,
+        key_ranges,
         bias: bias.map(|bias| DistanceBias {
             table: &bias.distances,
             span: bias.span,
@@ -337,7 +342,12 @@ impl SelfAttentionOp {
         let mut lse = Buffer::dirty(count * block.layout.heads);
         let (q, k, v) = self.columns(&projected);
         kernel::forward(
-            &kernel_of(&block.layout, (&self.rows, &self.rows), self.bias.as_ref()),
+            &kernel_of(
+                &block.layout,
+                &self.rows,
+                self.rows.ranges(),
+                self.bias.as_ref(),
+            ),
             q,
             k,
             v,
@@ -363,7 +373,12 @@ impl SelfAttentionOp {
         let mut dprojected = Buffer::dirty(count * stride);
         let [dq, dk, dv] = ColumnsMut::split(&mut dprojected, stride, [0, queries, queries + keys]);
         kernel::vjp(
-            &kernel_of(&block.layout, (&self.rows, &self.rows), self.bias.as_ref()),
+            &kernel_of(
+                &block.layout,
+                &self.rows,
+                self.rows.ranges(),
+                self.bias.as_ref(),
+            ),
             self.columns(&saved.projected),
             &saved.lse,
             Columns {
@@ -489,7 +504,7 @@ impl CrossAttentionOp {
         let mut lse = Buffer::dirty(count * block.layout.heads);
         let (q, k, v) = self.columns(&saved);
         kernel::forward(
-            &kernel_of(&block.layout, (&self.rows, &self.memory_rows), None),
+            &kernel_of(&block.layout, &self.rows, self.memory_rows.ranges(), None),
             q,
             k,
             v,
@@ -522,7 +537,7 @@ impl CrossAttentionOp {
         let mut dkey_value = Buffer::dirty(self.memory_rows.total() * 2 * keys);
         let [dk, dv] = ColumnsMut::split(&mut dkey_value, 2 * keys, [0, keys]);
         kernel::vjp(
-            &kernel_of(&block.layout, (&self.rows, &self.memory_rows), None),
+            &kernel_of(&block.layout, &self.rows, self.memory_rows.ranges(), None),
             self.columns(&saved),
             &saved.lse,
             Columns {

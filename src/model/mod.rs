@@ -11,17 +11,20 @@
 
 pub mod attention;
 pub mod config;
+mod decoding;
 pub mod feed_forward;
 pub mod frozen;
 pub mod gpt;
 pub mod head;
 mod kernels;
+mod kv_cache;
 pub mod names;
 pub mod norm;
 pub mod ops;
 pub mod position;
 mod rows;
 pub mod t5;
+pub mod toy;
 pub mod weights;
 
 use std::path::Path;
@@ -31,6 +34,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
 pub use config::ModelConfig;
+pub use decoding::Decoding;
 pub use gpt::Gpt;
 pub use ops::Engine;
 pub use rows::Rows;

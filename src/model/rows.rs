@@ -8,21 +8,23 @@ use anyhow::{Result, ensure};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
     lengths: Vec<usize>,
-    offsets: Vec<usize>,
+    ranges: Vec<Range<usize>>,
 }
 
 impl Rows {
     /// Rows of these lengths, laid end to end.
     pub fn new(lengths: impl Into<Vec<usize>>) -> Self {
         let lengths = lengths.into();
-        let mut offsets = Vec::with_capacity(lengths.len() + 1);
-        let mut total = 0;
-        offsets.push(total);
-        for length in &lengths {
-            total += length;
-            offsets.push(total);
-        }
-        Self { lengths, offsets }
+        let mut end = 0;
+        let ranges = lengths
+            .iter()
+            .map(|length| {
+                let start = end;
+                end += length;
+                start..end
+            })
+            .collect();
+        Self { lengths, ranges }
     }
 
     /// Number of rows.
@@ -32,7 +34,7 @@ impl Rows {
 
     /// `N`: positions of all rows together.
     pub fn total(&self) -> usize {
-        self.offsets.last().copied().unwrap_or(0)
+        self.ranges.last().map_or(0, |range| range.end)
     }
 
     /// Length of each row.
@@ -47,12 +49,12 @@ impl Rows {
 
     /// Packed positions of row `row`.
     pub fn range(&self, row: usize) -> Range<usize> {
-        self.offsets[row]..self.offsets[row + 1]
+        self.ranges[row].clone()
     }
 
     /// Packed positions of each row, in order.
-    pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
-        (0..self.count()).map(|row| self.range(row))
+    pub fn ranges(&self) -> &[Range<usize>] {
+        &self.ranges
     }
 
     /// The place of every packed position within its row.
@@ -85,7 +87,7 @@ mod tests {
     fn rows_lie_end_to_end_and_count_their_positions_from_zero() {
         let rows = Rows::new([2, 0, 3]);
         assert_eq!((rows.count(), rows.total(), rows.longest()), (3, 5, 3));
-        assert_eq!(rows.ranges().collect::<Vec<_>>(), [0..2, 2..2, 2..5]);
+        assert_eq!(rows.ranges(), [0..2, 2..2, 2..5]);
         assert_eq!(rows.positions(), [0, 1, 0, 1, 2]);
         assert!(rows.check("input", 4).is_err());
     }

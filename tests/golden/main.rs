@@ -33,7 +33,7 @@ fn folders() -> Vec<PathBuf> {
         .filter(|path| path.join("golden.safetensors").is_file())
         .collect();
     folders.sort();
-    // FIXTURES
+    assert!(!folders.is_empty(), "no golden folder in {root}");
     folders
 }
 
@@ -251,7 +251,8 @@ fn the_gradient_agrees_with_finite_differences_and_reaches_every_virtual_token()
             "a virtual token gets no gradient in {}",
             folder.display()
         );
-        // Along the gradient itself and along single coordinates, by central differences.
+        // Along the gradient itself and along single coordinates, by differences; a ReLU's corners
+        // cost some per cent.
         let largest = rows.iter().flatten().fold(0.0_f32, |a, &b| a.max(b.abs()));
         let slope = |direction: &Tensor, step: f64| -> f64 {
             let at = |sign: f64| {
@@ -260,7 +261,8 @@ fn the_gradient_agrees_with_finite_differences_and_reaches_every_virtual_token()
                 .unwrap();
                 f64::from(case.loss(&moved, Engine::Fused).to_scalar::<f32>().unwrap())
             };
-            (at(1.0) - at(-1.0)) / (2.0 * step)
+            // Of fourth order, so that the step can be large against the rounding of the loss.
+            (8.0 * (at(1.0) - at(-1.0)) - (at(2.0) - at(-2.0))) / (12.0 * step)
         };
         let squared = f64::from(
             gradient
@@ -286,7 +288,7 @@ fn the_gradient_agrees_with_finite_differences_and_reaches_every_virtual_token()
             let found = slope(&one, 2e-2);
             let expected = f64::from(rows[token][channel]);
             assert!(
-                (found - expected).abs() < 2e-2 * f64::from(largest),
+                (found - expected).abs() < 5e-2 * f64::from(largest),
                 "{}: difference {found}, gradient {expected} at [{token}, {channel}]",
                 folder.display()
             );

@@ -5,6 +5,8 @@
 //! softmax's sum is kept and the scores are computed again (Dao et al. 2022, "FlashAttention", with the keys of a
 //! row as one block). Rows need no padding: each has its own length.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
@@ -39,8 +41,8 @@ pub(crate) struct Attention<'a> {
     pub(crate) causal: bool,
     /// Rows of the queries.
     pub(crate) query_rows: &'a Rows,
-    /// Rows of the keys and values, as many as of queries.
-    pub(crate) key_rows: &'a Rows,
+    /// Where the keys and values of each row lie; as many as there are rows of queries.
+    pub(crate) key_ranges: &'a [Range<usize>],
     /// Relative positions, where the model has them.
     pub(crate) bias: Option<DistanceBias<'a>>,
 }
@@ -126,7 +128,7 @@ struct Block {
 
 impl Attention<'_> {
     fn blocks(&self, row: usize) -> impl Iterator<Item = Block> + use<> {
-        let (queries, keys) = (self.query_rows.lengths()[row], self.key_rows.lengths()[row]);
+        let (queries, keys) = (self.query_rows.lengths()[row], self.key_ranges[row].len());
         let causal = self.causal;
         (0..queries).step_by(QUERY_BLOCK).map(move |first| {
             let count = QUERY_BLOCK.min(queries - first);
@@ -145,7 +147,7 @@ impl Attention<'_> {
 
     /// Adds the bias and says how many keys query `query` of row `row` sees.
     fn place(&self, row: usize, query: usize) -> (usize, usize) {
-        let (queries, keys) = (self.query_rows.lengths()[row], self.key_rows.lengths()[row]);
+        let (queries, keys) = (self.query_rows.lengths()[row], self.key_ranges[row].len());
         // The position of this query among the keys. Without causality (cross attention) only a bias would use it.
         let position = (keys + query).saturating_sub(queries);
         let visible = if self.causal { position + 1 } else { keys };
@@ -156,7 +158,7 @@ impl Attention<'_> {
         // Longest rows first, so that no thread is left with one at the end.
         let mut rows: Vec<usize> = (0..self.query_rows.count()).collect();
         rows.sort_by_key(|&row| {
-            std::cmp::Reverse(self.query_rows.lengths()[row] * self.key_rows.lengths()[row])
+            std::cmp::Reverse(self.query_rows.lengths()[row] * self.key_ranges[row].len())
         });
         rows.into_iter()
             .flat_map(|row| (0..self.key_value_heads).map(move |head| (row, head)))
@@ -169,7 +171,7 @@ impl Attention<'_> {
         head: usize,
         block: &Block,
         q: &[f32],
-        k: &[f32],
+        k: MatRef<'_>,
         scores: &mut [f32],
     ) {
         let size = self.head_size;
@@ -178,7 +180,7 @@ impl Attention<'_> {
             Into::Overwrite,
             self.scale,
             MatRef::packed(&q[block.first * size..], block.queries, size),
-            MatRef::packed(k, block.keys, size).transposed(),
+            k.first_rows(block.keys).transposed(),
             Threads::One,
         );
         if let Some(bias) = self.bias {
@@ -258,18 +260,45 @@ vectorized! {
 }
 
 /// Copies the columns of one head of one row into rows end to end.
-fn gather_head(
-    from: Columns<'_>,
-    rows: std::ops::Range<usize>,
-    column: usize,
-    size: usize,
-) -> Buffer {
+fn gather_head(from: Columns<'_>, rows: Range<usize>, column: usize, size: usize) -> Buffer {
     let mut buffer = Buffer::dirty(rows.len() * size);
     for (target, row) in buffer.chunks_exact_mut(size).zip(rows) {
         let start = row * from.stride + from.offset + column;
         target.copy_from_slice(&from.data[start..start + size]);
     }
     buffer
+}
+
+/// Keys or values of one head of one row: copied where many queries will read them, in place where few will.
+enum Head<'a> {
+    Copied(Buffer),
+    InPlace(&'a [f32], usize),
+}
+
+impl<'a> Head<'a> {
+    /// Below this many queries a copy costs more than it saves.
+    const WORTH_COPYING: usize = 16;
+
+    fn new(
+        from: Columns<'a>,
+        rows: Range<usize>,
+        column: usize,
+        size: usize,
+        queries: usize,
+    ) -> Self {
+        if queries >= Self::WORTH_COPYING || rows.is_empty() {
+            return Self::Copied(gather_head(from, rows, column, size));
+        }
+        let start = rows.start * from.stride + from.offset + column;
+        Self::InPlace(&from.data[start..], from.stride)
+    }
+
+    fn matrix(&self, rows: usize, size: usize) -> MatRef<'_> {
+        match self {
+            Self::Copied(buffer) => MatRef::packed(buffer, rows, size),
+            Self::InPlace(data, stride) => MatRef::new(data, rows, size, *stride),
+        }
+    }
 }
 
 /// `out[q] = Σ softmax(scale · q·k + bias) v`, and the logarithm of each softmax's sum to `lse` [N, heads].
@@ -289,16 +318,17 @@ pub(crate) fn forward(
         .for_each(|(row, kv_head)| {
             let (queries, keys) = (
                 attention.query_rows.range(row),
-                attention.key_rows.range(row),
+                attention.key_ranges[row].clone(),
             );
-            let k = gather_head(k, keys.clone(), kv_head * size, size);
-            let v = gather_head(v, keys.clone(), kv_head * size, size);
+            let k = Head::new(k, keys.clone(), kv_head * size, size, queries.len());
+            let v = Head::new(v, keys.clone(), kv_head * size, size, queries.len());
+            let (k, v) = (k.matrix(keys.len(), size), v.matrix(keys.len(), size));
             let mut scores = Buffer::dirty(QUERY_BLOCK.min(queries.len()) * keys.len());
             let mut result = Buffer::dirty(QUERY_BLOCK.min(queries.len()) * size);
             for head in kv_head * group..(kv_head + 1) * group {
                 let q = gather_head(q, queries.clone(), head * size, size);
                 for block in attention.blocks(row) {
-                    attention.scores(row, head, &block, &q, &k, &mut scores);
+                    attention.scores(row, head, &block, &q, k, &mut scores);
                     let mut sums = [(0.0, 0.0); QUERY_BLOCK];
                     for (i, scores) in scores
                         .chunks_exact_mut(block.keys.max(1))
@@ -314,7 +344,7 @@ pub(crate) fn forward(
                         Into::Overwrite,
                         1.0,
                         MatRef::packed(&scores, block.queries, block.keys),
-                        MatRef::packed(&v, block.keys, size),
+                        v.first_rows(block.keys),
                         Threads::One,
                     );
                     for (i, result) in result.chunks_exact(size).take(block.queries).enumerate() {
@@ -355,10 +385,11 @@ pub(crate) fn vjp(
         .for_each(|(row, kv_head)| {
             let (queries, keys) = (
                 attention.query_rows.range(row),
-                attention.key_rows.range(row),
+                attention.key_ranges[row].clone(),
             );
-            let k = gather_head(k, keys.clone(), kv_head * size, size);
-            let v = gather_head(v, keys.clone(), kv_head * size, size);
+            let k = Head::new(k, keys.clone(), kv_head * size, size, queries.len());
+            let v = Head::new(v, keys.clone(), kv_head * size, size, queries.len());
+            let (k, v) = (k.matrix(keys.len(), size), v.matrix(keys.len(), size));
             let block_size = QUERY_BLOCK.min(queries.len());
             let mut scores = Buffer::dirty(block_size * keys.len());
             let mut dscores = Buffer::dirty(block_size * keys.len());
@@ -369,7 +400,7 @@ pub(crate) fn vjp(
                 let q = gather_head(q, queries.clone(), head * size, size);
                 let dout = gather_head(dout, queries.clone(), head * size, size);
                 for block in attention.blocks(row) {
-                    attention.scores(row, head, &block, &q, &k, &mut scores);
+                    attention.scores(row, head, &block, &q, k, &mut scores);
                     let q = MatRef::packed(&q[block.first * size..], block.queries, size);
                     let dout = MatRef::packed(&dout[block.first * size..], block.queries, size);
                     matmul(
@@ -377,7 +408,7 @@ pub(crate) fn vjp(
                         Into::Overwrite,
                         1.0,
                         dout,
-                        MatRef::packed(&v, block.keys, size).transposed(),
+                        v.first_rows(block.keys).transposed(),
                         Threads::One,
                     );
                     for (i, (scores, dscores)) in scores
@@ -421,7 +452,7 @@ pub(crate) fn vjp(
                         Into::Overwrite,
                         1.0,
                         dscores,
-                        MatRef::packed(&k, block.keys, size),
+                        k.first_rows(block.keys),
                         Threads::One,
                     );
                     for (i, result) in result.chunks_exact(size).take(block.queries).enumerate() {

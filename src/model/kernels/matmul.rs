@@ -45,6 +45,15 @@ impl<'a> MatRef<'a> {
         }
     }
 
+    /// Its first `count` rows.
+    pub(crate) fn first_rows(self, count: usize) -> Self {
+        assert!(count <= self.rows, "a matrix has {} rows", self.rows);
+        Self {
+            rows: count,
+            ..self
+        }
+    }
+
     fn last(&self) -> usize {
         if self.rows == 0 || self.cols == 0 {
             return 0;

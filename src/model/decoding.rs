@@ -1,0 +1,220 @@
+//! Writing token by token: a model's state between one token and the next.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use candle_core::Tensor;
+
+use super::attention::BatchBias;
+use super::gpt::Gpt;
+use super::head::Head;
+use super::kv_cache::{CrossCache, KvCache};
+use super::norm::Norm;
+use super::ops::Engine;
+use super::position::RelativeBias;
+use super::rows::Rows;
+use super::t5::T5;
+use super::{LanguageModel, LmInputs};
+
+/// Rows that are being written. Rows are told apart by their order; [`Decoding::keep`] drops those that are done.
+pub struct Decoding<'a> {
+    model: &'a LanguageModel,
+    engine: Engine,
+    cache: KvCache,
+    /// T5: keys and values of the encoder's output in each decoder layer, and its active rows.
+    memory: Option<(Vec<CrossCache>, Vec<Range<usize>>)>,
+}
+
+impl LanguageModel {
+    /// Reads the prompts and starts to write: the state, and the logits [B, vocabulary] of each row's first new token.
+    ///
+    /// A GPT's prompt is `embeddings` [N, H] of `rows`. A T5 encodes them and starts its decoder with the ids
+    /// `decoder_start` in every row. A row may then be given up to `max_new_tokens` more.
+    ///
+    /// # Errors
+    /// Where a row is empty or too long for the model, or sizes do not fit.
+    pub fn start_decoding(
+        &self,
+        embeddings: &Tensor,
+        rows: &Rows,
+        decoder_start: &[u32],
+        max_new_tokens: usize,
+        engine: Engine,
+    ) -> Result<(Decoding<'_>, Tensor)> {
+        ensure!(
+            rows.lengths().iter().all(|&length| length > 0),
+            "a prompt without a token cannot be continued"
+        );
+        let embeddings = embeddings.detach();
+        rows.check("the prompt", embeddings.dims2()?.0)?;
+        match self {
+            Self::Gpt(gpt) => {
+                gpt.check_length(rows.longest())?;
+                let limits: Vec<usize> = rows
+                    .lengths()
+                    .iter()
+                    .map(|length| (length + max_new_tokens).min(gpt.config.max_positions))
+                    .collect();
+                let layout = gpt.layers[0].attention.layout;
+                let mut state = Decoding {
+                    model: self,
+                    engine,
+                    cache: KvCache::new(gpt.layers.len(), &layout, &limits, engine),
+                    memory: None,
+                };
+                let logits = state.advance(&embeddings, rows)?;
+                Ok((state, logits))
+            }
+            Self::T5(t5) => {
+                ensure!(!decoder_start.is_empty(), "a T5 decoder needs a first id");
+                let memory = t5.encode(&embeddings, &Arc::new(rows.clone()), engine)?; // [N, H]
+                let cross = t5
+                    .decoder
+                    .layers
+                    .iter()
+                    .map(|layer| CrossCache::new(&layer.cross_attention, &memory))
+                    .collect::<candle_core::Result<_>>()?;
+                let starts = Rows::new(vec![decoder_start.len(); rows.count()]);
+                let limits = vec![decoder_start.len() + max_new_tokens; rows.count()];
+                let layout = t5.decoder.layers[0].attention.layout;
+                let mut state = Decoding {
+                    model: self,
+                    engine,
+                    cache: KvCache::new(t5.decoder.layers.len(), &layout, &limits, engine),
+                    memory: Some((cross, rows.ranges().to_vec())),
+                };
+                let ids = decoder_start.repeat(rows.count());
+                let logits = state.advance(&self.embed_tokens(&ids)?, &starts)?;
+                Ok((state, logits))
+            }
+        }
+    }
+
+    /// Logits of the last position of each row, everything computed anew: what [`Decoding`] must equal.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::loss`].
+    pub fn last_logits(&self, inputs: &LmInputs<'_>, engine: Engine) -> Result<Tensor> {
+        let rows = match self {
+            Self::Gpt(_) => inputs.rows,
+            Self::T5(_) => inputs.decoder_rows.unwrap_or(inputs.rows),
+        };
+        let logits = self.logits(inputs, engine)?;
+        Ok(logits.index_select(&last_positions(rows, &logits)?, 0)?)
+    }
+}
+
+impl Decoding<'_> {
+    /// Takes one token for each active row and gives the logits [B, vocabulary] of the next.
+    ///
+    /// # Errors
+    /// Where a row has reached its limit or an id is unknown.
+    pub fn step(&mut self, ids: &[u32]) -> Result<Tensor> {
+        let rows = Rows::new(vec![1; ids.len()]);
+        let x = self.model.embed_tokens(ids)?;
+        self.advance(&x, &rows)
+    }
+
+    /// Positions of each active row so far, the prompt's included for a GPT.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.cache.rows.lengths()
+    }
+
+    /// Goes on with these of the active rows alone, given by their place among them.
+    pub fn keep(&mut self, active: &[usize]) {
+        self.cache.keep(active);
+        if let Some((_, ranges)) = &mut self.memory {
+            *ranges = active.iter().map(|&row| ranges[row].clone()).collect();
+        }
+    }
+
+    /// Puts new positions [M, H] of each active row through the stack.
+    fn advance(&mut self, embeddings: &Tensor, new: &Rows) -> Result<Tensor> {
+        let before = self.cache.rows.lengths();
+        ensure!(
+            before.len() == new.count(),
+            "{} rows are being written and tokens of {} were given",
+            before.len(),
+            new.count()
+        );
+        let step = self.cache.begin(new)?;
+        match self.model {
+            LanguageModel::Gpt(gpt) => {
+                let positions: Vec<u32> = before
+                    .iter()
+                    .zip(new.lengths())
+                    .flat_map(|(&before, &count)| before as u32..(before + count) as u32)
+                    .collect();
+                let mut x = self.start_gpt(gpt, embeddings, &positions)?; // [M, H]
+                for (number, layer) in gpt.layers.iter().enumerate() {
+                    x = self
+                        .cache
+                        .attend(number, &layer.attention, &x, &step, None)?;
+                    x = layer.feed_forward.forward(&x, self.engine)?;
+                }
+                self.finish(&x, new, &gpt.norm, &gpt.head)
+            }
+            LanguageModel::T5(t5) => self.advance_t5(t5, embeddings, &step),
+        }
+    }
+
+    fn start_gpt(&self, gpt: &Gpt, embeddings: &Tensor, positions: &[u32]) -> Result<Tensor> {
+        let positions = gpt
+            .positions
+            .lookup(positions)?
+            .to_dtype(embeddings.dtype())?;
+        Ok((embeddings + positions)?)
+    }
+
+    fn advance_t5(
+        &mut self,
+        t5: &T5,
+        embeddings: &Tensor,
+        step: &super::kv_cache::Step,
+    ) -> Result<Tensor> {
+        let (cross, memory_ranges) = self
+            .memory
+            .as_ref()
+            .expect("a T5's state is made with its memory");
+        let bias = bias_up_to(&t5.decoder.bias, &self.cache.rows.lengths());
+        let mut x = embeddings.clone(); // [M, H]
+        for (number, layer) in t5.decoder.layers.iter().enumerate() {
+            x = self
+                .cache
+                .attend(number, &layer.attention, &x, step, Some(&bias))?;
+            x = cross[number].attend(
+                &layer.cross_attention,
+                &x,
+                &step.new,
+                memory_ranges,
+                self.engine,
+            )?;
+            x = layer.feed_forward.forward(&x, self.engine)?;
+        }
+        self.finish(&x, &step.new, &t5.decoder.norm, &t5.head)
+    }
+
+    /// Logits of each row's last new position: [M, H] -> [B, vocabulary].
+    fn finish(&self, x: &Tensor, new: &Rows, norm: &Norm, head: &Head) -> Result<Tensor> {
+        let last = x.index_select(&last_positions(new, x)?, 0)?; // [B, H]
+        Ok(head.logits(&norm.apply(&last, self.engine)?)?)
+    }
+}
+
+fn last_positions(rows: &Rows, like: &Tensor) -> Result<Tensor> {
+    let last: Vec<u32> = rows
+        .ranges()
+        .iter()
+        .map(|range| range.end as u32 - 1)
+        .collect();
+    Ok(Tensor::from_slice(&last, last.len(), like.device())?)
+}
+
+fn bias_up_to(bias: &RelativeBias, lengths: &[usize]) -> BatchBias {
+    let span = lengths.iter().copied().max().unwrap_or(0).max(1);
+    BatchBias {
+        distances: Arc::new(bias.distances(span)),
+        span,
+    }
+}
