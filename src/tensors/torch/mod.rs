@@ -11,7 +11,7 @@ mod writer;
 use candle_core::Tensor;
 use indexmap::IndexMap;
 
-pub use reader::{read, read_file};
+pub use reader::{TorchFile, read, read_file};
 pub use writer::write;
 
 /// What a state dict holds.
@@ -21,10 +21,12 @@ pub enum StateValue {
     Tensor(Tensor),
     /// A mapping with text keys, in its order.
     Dict(IndexMap<String, StateValue>),
-    /// A list or tuple.
+    /// A list, a tuple or a set.
     List(Vec<StateValue>),
     /// Text.
     Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
     /// A whole number.
     Integer(i64),
     /// A fraction.
@@ -67,6 +69,9 @@ pub enum TorchError {
     /// It is no zip archive.
     #[error("not a torch checkpoint: {0}")]
     Zip(#[from] zip::result::ZipError),
+    /// It is an archive, and not a checkpoint that can be trusted.
+    #[error("not a torch checkpoint: {0}")]
+    Malformed(String),
     /// The archive lacks an entry.
     #[error("the archive has no entry `{0}`")]
     MissingEntry(String),

@@ -1,17 +1,18 @@
-//! A pickle machine for state dicts: protocols 2 to 4, an allow-list of globals, and nothing that runs code.
+//! A pickle machine for state dicts: protocols 2 to 5, an allow-list of globals, and nothing that runs code.
 //!
-//! Opcodes follow CPython's `pickletools`. Containers are shared by reference, since pickles fill a dict after having
-//! put it in the memo.
+//! Opcodes follow CPython's `pickletools`. Objects stand in one list and name each other by their place in it, so that
+//! they can be shared and form circles as in Python, and so that a pickle nested a million deep cannot overflow the
+//! stack. What a pickle may make is bounded by its own length: no opcode makes more than one value, and the few that
+//! copy values count them.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::collections::HashMap;
 
 use super::TorchError;
 
-/// Values on the machine's stack and in its memo.
-#[derive(Clone, Debug)]
+/// A value on the machine's stack, in its memo, or inside an object.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
-    /// `None`, and objects whose state we do not need.
+    /// `None`, and what no reader needs (a device).
     Null,
     /// `True`, `False`.
     Bool(bool),
@@ -19,20 +20,31 @@ pub enum Value {
     Integer(i64),
     /// A float.
     Float(f64),
-    /// Text.
-    Text(Rc<str>),
-    /// A tuple.
-    Tuple(Rc<[Value]>),
-    /// A list.
-    List(Rc<RefCell<Vec<Value>>>),
-    /// A dict or an OrderedDict.
-    Dict(Rc<RefCell<Vec<(Value, Value)>>>),
     /// A class or function of the allow-list.
     Global(Global),
+    /// Anything with an identity: an index for [`Pickle::object`].
+    Object(usize),
+}
+
+/// What a [`Value::Object`] stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// A tuple or a frozen set.
+    Tuple(Vec<Value>),
+    /// A list or a set.
+    List(Vec<Value>),
+    /// A dict or an OrderedDict.
+    Dict(Vec<(Value, Value)>),
     /// A storage by its persistent id.
-    Storage(Rc<StorageRef>),
+    Storage(StorageRef),
     /// A tensor over a storage.
-    Tensor(Rc<TensorRef>),
+    Tensor(TensorRef),
+    /// A buffer of bytes (`io.BytesIO`), filled by its state.
+    Buffer(Value),
 }
 
 /// Classes and functions that a state dict may name.
@@ -52,6 +64,14 @@ pub enum Global {
     Storage(Element),
     /// `torch.<dtype>` as a value.
     Dtype,
+    /// `set`, `frozenset`
+    Set,
+    /// `_codecs.encode`: how protocol 2 spells bytes.
+    Encode,
+    /// `bytearray`, which protocol 2 makes of bytes.
+    ByteArray,
+    /// `io.BytesIO`, which Transformer Engine leaves in state dicts.
+    BytesIo,
 }
 
 /// Element types of storages.
@@ -115,8 +135,28 @@ pub struct TensorRef {
     pub strides: Vec<usize>,
 }
 
-/// Entries of the stack and of the memo that a pickle may use.
-const MAX_ENTRIES: usize = 4_000_000;
+/// What a pickle describes.
+#[derive(Clone, Debug)]
+pub struct Pickle {
+    objects: Vec<Object>,
+    /// The outermost value.
+    pub root: Value,
+}
+
+impl Pickle {
+    /// What `value` stands for, where it is an object.
+    pub fn object(&self, value: Value) -> Option<&Object> {
+        match value {
+            Value::Object(index) => self.objects.get(index),
+            _ => None,
+        }
+    }
+}
+
+/// Dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 32;
+/// Length of a storage's name.
+const MAX_KEY: usize = 255;
 
 fn global(module: &str, name: &str) -> Result<Global, TorchError> {
     let element = |name: &str| {
@@ -140,6 +180,10 @@ fn global(module: &str, name: &str) -> Result<Global, TorchError> {
         ("torch._utils", "_rebuild_parameter") => Some(Global::RebuildParameter),
         ("torch", "Size") => Some(Global::Size),
         ("torch", "device") => Some(Global::Device),
+        ("__builtin__" | "builtins", "set" | "frozenset") => Some(Global::Set),
+        ("__builtin__" | "builtins", "bytearray") => Some(Global::ByteArray),
+        ("_codecs", "encode") => Some(Global::Encode),
+        ("_io" | "io", "BytesIO") => Some(Global::BytesIo),
         (
             "torch",
             "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32" | "int16" | "int8"
@@ -151,21 +195,26 @@ fn global(module: &str, name: &str) -> Result<Global, TorchError> {
     found.ok_or_else(|| TorchError::ForbiddenGlobal(format!("{module}.{name}")))
 }
 
-/// Runs the pickle in `bytes` and returns the object that it describes.
+/// Runs the pickle in `bytes` and returns what it describes.
 ///
 /// # Errors
 /// [`TorchError::Pickle`] with the offset of the opcode that does not fit, [`TorchError::ForbiddenGlobal`].
-pub fn load(bytes: &[u8]) -> Result<Value, TorchError> {
+pub fn load(bytes: &[u8]) -> Result<Pickle, TorchError> {
     let mut machine = Machine {
         bytes,
         position: 0,
         opcode_at: 0,
         stack: vec![],
         marks: vec![],
-        memo: vec![],
-        entries: 0,
+        memo: HashMap::new(),
+        objects: vec![],
+        copied: 0,
     };
-    machine.run()
+    let root = machine.run()?;
+    Ok(Pickle {
+        objects: machine.objects,
+        root,
+    })
 }
 
 struct Machine<'a> {
@@ -174,11 +223,13 @@ struct Machine<'a> {
     opcode_at: usize,
     stack: Vec<Value>,
     marks: Vec<usize>,
-    memo: Vec<Option<Value>>,
-    entries: usize,
+    memo: HashMap<usize, Value>,
+    objects: Vec<Object>,
+    /// Values and bytes copied out of objects so far.
+    copied: usize,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
     fn broken(&self, reason: impl Into<String>) -> TorchError {
         TorchError::Pickle {
             position: self.opcode_at,
@@ -186,7 +237,7 @@ impl Machine<'_> {
         }
     }
 
-    fn take(&mut self, count: usize) -> Result<&[u8], TorchError> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], TorchError> {
         let end = self
             .position
             .checked_add(count)
@@ -203,29 +254,35 @@ impl Machine<'_> {
         Ok(array)
     }
 
-    fn take_line(&mut self) -> Result<String, TorchError> {
+    /// A length in `N` little-endian bytes, and as many bytes.
+    fn take_counted<const N: usize>(&mut self) -> Result<&'a [u8], TorchError> {
+        let mut length = [0; 8];
+        length[..N].copy_from_slice(&self.take_array::<N>()?);
+        let length = usize::try_from(u64::from_le_bytes(length));
+        let length = length.map_err(|_| self.broken("a length is too large"))?;
+        self.take(length)
+    }
+
+    fn take_line(&mut self) -> Result<&'a str, TorchError> {
         let rest = &self.bytes[self.position..];
         let length = rest
             .iter()
             .position(|byte| *byte == b'\n')
             .ok_or_else(|| self.broken("a line has no end"))?;
-        let line = self.take(length)?.to_vec();
+        let line = self.take(length)?;
         self.position += 1;
-        String::from_utf8(line).map_err(|_| self.broken("a name is not text"))
+        std::str::from_utf8(line).map_err(|_| self.broken("a name is not text"))
     }
 
-    fn take_text(&mut self, length: usize) -> Result<(), TorchError> {
-        let text = std::str::from_utf8(self.take(length)?).map(Rc::from);
+    fn push_object(&mut self, object: Object) {
+        self.stack.push(Value::Object(self.objects.len()));
+        self.objects.push(object);
+    }
+
+    fn push_text(&mut self, bytes: &[u8]) -> Result<(), TorchError> {
+        let text = std::str::from_utf8(bytes);
         let text = text.map_err(|_| self.broken("text is not UTF-8"))?;
-        self.push(Value::Text(text))
-    }
-
-    fn push(&mut self, value: Value) -> Result<(), TorchError> {
-        self.entries += 1;
-        if self.entries > MAX_ENTRIES {
-            return Err(self.broken(format!("it makes more than {MAX_ENTRIES} values")));
-        }
-        self.stack.push(value);
+        self.push_object(Object::Text(text.to_owned()));
         Ok(())
     }
 
@@ -247,28 +304,45 @@ impl Machine<'_> {
         Ok(self.stack.split_off(mark))
     }
 
-    fn top(&self) -> Result<&Value, TorchError> {
-        self.stack
-            .last()
-            .ok_or_else(|| self.broken("it needs a value that is not there"))
+    fn top(&self) -> Result<Value, TorchError> {
+        let top = self.stack.last().copied();
+        top.ok_or_else(|| self.broken("it needs a value that is not there"))
+    }
+
+    fn object(&self, value: Value) -> Option<&Object> {
+        match value {
+            Value::Object(index) => self.objects.get(index),
+            _ => None,
+        }
+    }
+
+    fn text(&self, value: Value) -> Result<&str, TorchError> {
+        match self.object(value) {
+            Some(Object::Text(text)) => Ok(text),
+            _ => Err(self.broken("something else stands where text belongs")),
+        }
+    }
+
+    /// Counts what an opcode copies out of an object: a short pickle must not copy a long object many times.
+    fn count_copy(&mut self, count: usize) -> Result<(), TorchError> {
+        self.copied = self.copied.saturating_add(count);
+        if self.copied > self.bytes.len().saturating_mul(4) {
+            return Err(self.broken("it copies more than a checkpoint needs"));
+        }
+        Ok(())
     }
 
     fn remember(&mut self, slot: usize) -> Result<(), TorchError> {
-        let value = self.top()?.clone();
-        if slot > MAX_ENTRIES {
-            return Err(self.broken(format!("memo slot {slot} is out of bounds")));
-        }
-        if self.memo.len() <= slot {
-            self.memo.resize(slot + 1, None);
-        }
-        self.memo[slot] = Some(value);
+        let value = self.top()?;
+        self.memo.insert(slot, value);
         Ok(())
     }
 
     fn recall(&mut self, slot: usize) -> Result<(), TorchError> {
-        let value = self.memo.get(slot).cloned().flatten();
+        let value = self.memo.get(&slot).copied();
         let value = value.ok_or_else(|| self.broken(format!("memo slot {slot} is empty")))?;
-        self.push(value)
+        self.stack.push(value);
+        Ok(())
     }
 
     fn push_tuple(&mut self, count: usize) -> Result<(), TorchError> {
@@ -277,7 +351,8 @@ impl Machine<'_> {
             items.push(self.pop()?);
         }
         items.reverse();
-        self.push(Value::Tuple(items.into()))
+        self.push_object(Object::Tuple(items));
+        Ok(())
     }
 
     fn run(&mut self) -> Result<Value, TorchError> {
@@ -295,52 +370,68 @@ impl Machine<'_> {
                 b'.' => return self.pop(),
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => drop(self.pop()?),
-                b'N' => self.push(Value::Null)?,
-                0x88 => self.push(Value::Bool(true))?,
-                0x89 => self.push(Value::Bool(false))?,
+                b'N' => self.stack.push(Value::Null),
+                0x88 => self.stack.push(Value::Bool(true)),
+                0x89 => self.stack.push(Value::Bool(false)),
                 b'J' => {
                     let number = i32::from_le_bytes(self.take_array()?);
-                    self.push(Value::Integer(number.into()))?;
+                    self.stack.push(Value::Integer(number.into()));
                 }
                 b'K' => {
                     let [number] = self.take_array::<1>()?;
-                    self.push(Value::Integer(number.into()))?;
+                    self.stack.push(Value::Integer(number.into()));
                 }
                 b'M' => {
                     let number = u16::from_le_bytes(self.take_array()?);
-                    self.push(Value::Integer(number.into()))?;
+                    self.stack.push(Value::Integer(number.into()));
                 }
                 0x8a => self.long()?,
                 b'G' => {
                     let number = f64::from_be_bytes(self.take_array()?);
-                    self.push(Value::Float(number))?;
-                }
-                b'X' => {
-                    let length = u32::from_le_bytes(self.take_array()?) as usize;
-                    self.take_text(length)?;
+                    self.stack.push(Value::Float(number));
                 }
                 0x8c | b'U' => {
-                    let [length] = self.take_array::<1>()?;
-                    self.take_text(length.into())?;
+                    let text = self.take_counted::<1>()?;
+                    self.push_text(text)?;
                 }
-                b'}' => self.push(Value::Dict(Rc::default()))?,
-                b']' => self.push(Value::List(Rc::default()))?,
-                b')' => self.push(Value::Tuple(Rc::from([])))?,
+                b'X' => {
+                    let text = self.take_counted::<4>()?;
+                    self.push_text(text)?;
+                }
+                0x8d => {
+                    let text = self.take_counted::<8>()?;
+                    self.push_text(text)?;
+                }
+                b'C' => {
+                    let bytes = self.take_counted::<1>()?;
+                    self.push_object(Object::Bytes(bytes.to_vec()));
+                }
+                b'B' => {
+                    let bytes = self.take_counted::<4>()?;
+                    self.push_object(Object::Bytes(bytes.to_vec()));
+                }
+                0x8e | 0x96 => {
+                    let bytes = self.take_counted::<8>()?;
+                    self.push_object(Object::Bytes(bytes.to_vec()));
+                }
+                b'}' => self.push_object(Object::Dict(vec![])),
+                b']' | 0x8f => self.push_object(Object::List(vec![])),
+                b')' => self.push_object(Object::Tuple(vec![])),
                 0x85 => self.push_tuple(1)?,
                 0x86 => self.push_tuple(2)?,
                 0x87 => self.push_tuple(3)?,
-                b't' => {
+                b't' | 0x91 => {
                     let items = self.pop_to_mark()?;
-                    self.push(Value::Tuple(items.into()))?;
+                    self.push_object(Object::Tuple(items));
                 }
                 b'l' => {
                     let items = self.pop_to_mark()?;
-                    self.push(Value::List(Rc::new(RefCell::new(items))))?;
+                    self.push_object(Object::List(items));
                 }
                 b'd' => {
                     let items = self.pop_to_mark()?;
-                    let entries = self.pairs(items)?;
-                    self.push(Value::Dict(Rc::new(RefCell::new(entries))))?;
+                    let entries = self.pairs(&items)?;
+                    self.push_object(Object::Dict(entries));
                 }
                 b's' => {
                     let (value, key) = (self.pop()?, self.pop()?);
@@ -348,14 +439,14 @@ impl Machine<'_> {
                 }
                 b'u' => {
                     let items = self.pop_to_mark()?;
-                    let entries = self.pairs(items)?;
+                    let entries = self.pairs(&items)?;
                     self.extend_dict(entries)?;
                 }
                 b'a' => {
                     let item = self.pop()?;
                     self.extend_list(vec![item])?;
                 }
-                b'e' => {
+                b'e' | 0x90 => {
                     let items = self.pop_to_mark()?;
                     self.extend_list(items)?;
                 }
@@ -378,18 +469,16 @@ impl Machine<'_> {
                 }
                 b'c' => {
                     let (module, name) = (self.take_line()?, self.take_line()?);
-                    self.push(Value::Global(global(&module, &name)?))?;
+                    self.stack.push(Value::Global(global(module, name)?));
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let (Value::Text(name), Value::Text(module)) = (name, module) else {
-                        return Err(self.broken("a global's name is not text"));
-                    };
-                    self.push(Value::Global(global(&module, &name)?))?;
+                    let global = global(self.text(module)?, self.text(name)?)?;
+                    self.stack.push(Value::Global(global));
                 }
                 b'Q' => self.persistent_load()?,
                 b'R' | 0x81 => self.reduce()?,
-                b'b' => drop(self.pop()?), // BUILD: attributes of an OrderedDict, which no reader needs
+                b'b' => self.build()?,
                 other => {
                     return Err(
                         self.broken(format!("opcode {other:#04x} has no place in a checkpoint"))
@@ -400,133 +489,194 @@ impl Machine<'_> {
     }
 
     fn long(&mut self) -> Result<(), TorchError> {
-        let [length] = self.take_array::<1>()?;
-        if length > 8 {
+        let bytes = self.take_counted::<1>()?;
+        if bytes.len() > 8 {
             return Err(self.broken("a number does not fit 64 bits"));
         }
-        let bytes = self.take(length.into())?.to_vec();
         let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut extended = [if negative { 0xff } else { 0 }; 8];
-        extended[..bytes.len()].copy_from_slice(&bytes);
-        self.push(Value::Integer(i64::from_le_bytes(extended)))
+        extended[..bytes.len()].copy_from_slice(bytes);
+        self.stack
+            .push(Value::Integer(i64::from_le_bytes(extended)));
+        Ok(())
     }
 
-    fn pairs(&self, items: Vec<Value>) -> Result<Vec<(Value, Value)>, TorchError> {
+    fn pairs(&self, items: &[Value]) -> Result<Vec<(Value, Value)>, TorchError> {
         if !items.len().is_multiple_of(2) {
             return Err(self.broken("a key has no value"));
         }
-        let mut items = items.into_iter();
-        let mut pairs = vec![];
-        while let (Some(key), Some(value)) = (items.next(), items.next()) {
-            pairs.push((key, value));
-        }
-        Ok(pairs)
+        Ok(items
+            .chunks_exact(2)
+            .map(|pair| (pair[0], pair[1]))
+            .collect())
     }
 
     fn extend_dict(&mut self, entries: Vec<(Value, Value)>) -> Result<(), TorchError> {
-        match self.top()? {
-            Value::Dict(dict) => dict.borrow_mut().extend(entries),
-            Value::Null => {} // the state of an object that was let go
-            _ => return Err(self.broken("entries are added to something that is no dict")),
+        let top = self.top()?;
+        match top {
+            Value::Object(index) if matches!(self.objects[index], Object::Dict(_)) => {
+                if let Object::Dict(dict) = &mut self.objects[index] {
+                    dict.extend(entries);
+                }
+                Ok(())
+            }
+            _ => Err(self.broken("entries are added to something that is no dict")),
         }
-        Ok(())
     }
 
     fn extend_list(&mut self, items: Vec<Value>) -> Result<(), TorchError> {
-        match self.top()? {
-            Value::List(list) => list.borrow_mut().extend(items),
-            _ => return Err(self.broken("items are added to something that is no list")),
+        let top = self.top()?;
+        match top {
+            Value::Object(index) if matches!(self.objects[index], Object::List(_)) => {
+                if let Object::List(list) = &mut self.objects[index] {
+                    list.extend(items);
+                }
+                Ok(())
+            }
+            _ => Err(self.broken("items are added to something that is no list")),
         }
-        Ok(())
     }
 
     /// `('storage', <class>, key, location, count)`
     fn persistent_load(&mut self) -> Result<(), TorchError> {
-        let Value::Tuple(id) = self.pop()? else {
+        let id = self.pop()?;
+        let Some(Object::Tuple(id)) = self.object(id) else {
             return Err(self.broken("a storage's id is no tuple"));
         };
-        let [
-            Value::Text(kind),
+        let &[
+            kind,
             Value::Global(Global::Storage(element)),
-            Value::Text(key),
-            Value::Text(_),
+            key,
+            _,
             Value::Integer(count),
-        ] = &*id
+        ] = id.as_slice()
         else {
             return Err(self.broken("a storage's id has another form"));
         };
-        let count =
-            usize::try_from(*count).map_err(|_| self.broken("a storage has a negative size"))?;
-        if &**kind != "storage" {
-            return Err(self.broken(format!("persistent id `{kind}` is not known")));
+        if self.text(kind)? != "storage" {
+            return Err(self.broken("a persistent id is not that of a storage"));
         }
+        let key = self.text(key)?;
+        if key.len() > MAX_KEY {
+            return Err(self.broken("a storage has too long a name"));
+        }
+        let count =
+            usize::try_from(count).map_err(|_| self.broken("a storage has a negative size"))?;
         let storage = StorageRef {
-            element: *element,
-            key: key.to_string(),
+            element,
+            key: key.to_owned(),
             count,
         };
-        self.push(Value::Storage(Rc::new(storage)))
+        self.push_object(Object::Storage(storage));
+        Ok(())
     }
 
     fn reduce(&mut self) -> Result<(), TorchError> {
         let (arguments, callable) = (self.pop()?, self.pop()?);
-        let (Value::Tuple(arguments), Value::Global(callable)) = (arguments, callable) else {
+        let Value::Global(callable) = callable else {
             return Err(self.broken("a call has another form"));
         };
-        let result = match (callable, &*arguments) {
-            (Global::OrderedDict, []) => Value::Dict(Rc::default()),
-            (Global::OrderedDict, [Value::List(items)]) => {
-                let mut entries = vec![];
-                for item in items.borrow().iter() {
-                    match item {
-                        Value::Tuple(pair) if pair.len() == 2 => {
-                            entries.push((pair[0].clone(), pair[1].clone()))
-                        }
-                        _ => {
-                            return Err(
-                                self.broken("an OrderedDict is made of something else than pairs")
-                            );
-                        }
-                    }
-                }
-                Value::Dict(Rc::new(RefCell::new(entries)))
-            }
-            (
-                Global::RebuildTensor,
-                [
-                    Value::Storage(storage),
-                    Value::Integer(offset),
-                    shape,
-                    strides,
-                    ..,
-                ],
-            ) => Value::Tensor(Rc::new(TensorRef {
-                storage: (**storage).clone(),
-                offset: self.size(&Value::Integer(*offset))?,
-                shape: self.sizes(shape)?,
-                strides: self.sizes(strides)?,
-            })),
-            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => tensor.clone(),
-            (Global::Size, [sizes]) => sizes.clone(),
-            (Global::Device, _) => Value::Null,
-            _ => return Err(self.broken(format!("{callable:?} is called with other arguments"))),
+        let arguments = match self.object(arguments) {
+            // No call of the list has more arguments than this.
+            Some(Object::Tuple(arguments)) if arguments.len() <= 16 => arguments.clone(),
+            _ => return Err(self.broken("the arguments of a call have another form")),
         };
-        self.push(result)
+        match (callable, arguments.as_slice()) {
+            (Global::OrderedDict, []) => self.push_object(Object::Dict(vec![])),
+            (Global::OrderedDict, &[items]) => self.ordered_dict(items)?,
+            (Global::RebuildTensor, &[storage, Value::Integer(offset), shape, strides, ..]) => {
+                let Some(Object::Storage(storage)) = self.object(storage) else {
+                    return Err(self.broken("a tensor has no storage"));
+                };
+                let tensor = TensorRef {
+                    storage: storage.clone(),
+                    offset: self.size(Value::Integer(offset))?,
+                    shape: self.sizes(shape)?,
+                    strides: self.sizes(strides)?,
+                };
+                self.push_object(Object::Tensor(tensor));
+            }
+            (Global::RebuildParameter, &[tensor, ..])
+                if matches!(self.object(tensor), Some(Object::Tensor(_))) =>
+            {
+                self.stack.push(tensor);
+            }
+            (Global::Size, &[sizes]) => self.stack.push(sizes),
+            (Global::Device, _) => self.stack.push(Value::Null),
+            (Global::Set, []) => self.push_object(Object::List(vec![])),
+            (Global::Set, &[items]) if matches!(self.object(items), Some(Object::List(_))) => {
+                self.stack.push(items);
+            }
+            (Global::Encode, &[text, _]) => self.encode(text)?,
+            (Global::ByteArray, []) => self.push_object(Object::Bytes(vec![])),
+            (Global::ByteArray, &[bytes, ..]) => self.stack.push(bytes),
+            (Global::BytesIo, []) => self.push_object(Object::Buffer(Value::Null)),
+            _ => return Err(self.broken(format!("{callable:?} is called with other arguments"))),
+        }
+        Ok(())
     }
 
-    fn size(&self, value: &Value) -> Result<usize, TorchError> {
+    fn ordered_dict(&mut self, items: Value) -> Result<(), TorchError> {
+        let Some(Object::List(items)) = self.object(items) else {
+            return Err(self.broken("an OrderedDict is made of something else than pairs"));
+        };
+        let mut entries = Vec::with_capacity(items.len());
+        for item in items {
+            match self.object(*item) {
+                Some(Object::Tuple(pair) | Object::List(pair)) if pair.len() == 2 => {
+                    entries.push((pair[0], pair[1]));
+                }
+                _ => return Err(self.broken("an OrderedDict is made of something else than pairs")),
+            }
+        }
+        self.count_copy(entries.len())?;
+        self.push_object(Object::Dict(entries));
+        Ok(())
+    }
+
+    /// Bytes that protocol 2 spells as text of the characters 0 to 255.
+    fn encode(&mut self, text: Value) -> Result<(), TorchError> {
+        let bytes = self
+            .text(text)?
+            .chars()
+            .map(|character| u8::try_from(u32::from(character)));
+        let bytes = bytes.collect::<Result<Vec<u8>, _>>();
+        let bytes = bytes.map_err(|_| self.broken("bytes are spelt with other characters"))?;
+        self.count_copy(bytes.len())?;
+        self.push_object(Object::Bytes(bytes));
+        Ok(())
+    }
+
+    /// The state of an object: of a buffer its bytes; attributes of a dict are let go, no reader needs them.
+    fn build(&mut self) -> Result<(), TorchError> {
+        let state = self.pop()?;
+        let content = match self.object(state) {
+            Some(Object::Tuple(parts)) => parts.first().copied(),
+            _ => None,
+        };
+        if let Value::Object(index) = self.top()?
+            && let Object::Buffer(held) = &mut self.objects[index]
+        {
+            *held = content.unwrap_or(Value::Null);
+        }
+        Ok(())
+    }
+
+    fn size(&self, value: Value) -> Result<usize, TorchError> {
         match value {
             Value::Integer(number) => {
-                usize::try_from(*number).map_err(|_| self.broken("a size is negative"))
+                usize::try_from(number).map_err(|_| self.broken("a size is negative"))
             }
             _ => Err(self.broken("a size is no number")),
         }
     }
 
-    fn sizes(&self, value: &Value) -> Result<Vec<usize>, TorchError> {
-        match value {
-            Value::Tuple(items) => items.iter().map(|item| self.size(item)).collect(),
-            _ => Err(self.broken("a shape is no tuple")),
+    fn sizes(&self, value: Value) -> Result<Vec<usize>, TorchError> {
+        match self.object(value) {
+            Some(Object::Tuple(items)) if items.len() <= MAX_DIMENSIONS => {
+                items.iter().map(|item| self.size(*item)).collect()
+            }
+            _ => Err(self.broken("a shape is no tuple, or too long a one")),
         }
     }
 }
@@ -548,11 +698,9 @@ mod tests {
     #[test]
     fn a_dict_filled_after_it_was_remembered_is_the_same_dict() {
         // {} in memo 0, filled with {1: 2}, then recalled from the memo
-        let value = load(b"\x80\x02}q\x00K\x01K\x02s0h\x00.").unwrap();
-        let Value::Dict(entries) = value else {
-            panic!("{value:?}")
-        };
-        assert_eq!(entries.borrow().len(), 1);
+        let pickle = load(b"\x80\x02}q\x00K\x01K\x02s0h\x00.").unwrap();
+        let entries = vec![(Value::Integer(1), Value::Integer(2))];
+        assert_eq!(pickle.object(pickle.root), Some(&Object::Dict(entries)));
     }
 
     #[test]
@@ -564,9 +712,62 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_million_nested_tuples_neither_overflow_the_stack_when_made_nor_when_let_go() {
+        let mut bytes = b"\x80\x02)".to_vec();
+        bytes.resize(1_000_000, 0x85);
+        bytes.push(b'.');
+        drop(load(&bytes).unwrap());
+    }
+
+    #[test]
+    fn copying_a_long_list_again_and_again_is_refused() {
+        let mut bytes = b"\x80\x02ccollections\nOrderedDict\nq\x00]q\x01(".to_vec();
+        for _ in 0..1000 {
+            bytes.extend_from_slice(b"NN\x86");
+        }
+        bytes.extend_from_slice(b"eq\x020");
+        for _ in 0..1000 {
+            bytes.extend_from_slice(b"h\x00h\x01\x85R");
+        }
+        bytes.push(b'.');
+        let error = load(&bytes).unwrap_err();
+        assert!(error.to_string().contains("copies more"), "{error}");
+    }
+
+    #[test]
+    fn a_far_memo_slot_costs_no_memory() {
+        let pickle = load(b"\x80\x02Nr\xff\xff\xff\xff.").unwrap();
+        assert_eq!(pickle.root, Value::Null);
+    }
+
+    /// Opcodes of checkpoints, so that random streams get past the first byte.
+    const OPCODES: &[u8] =
+        b".(0NJKMGXUC}])tlduseaqrhjcQRb\x80\x81\x85\x86\x87\x88\x89\x8a\x8c\x8f\x90\x91\x93\x94";
+
     proptest::proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            drop(load(&bytes));
+        }
+
+        #[test]
+        fn random_opcodes_never_panic(
+            choices in proptest::collection::vec((0..OPCODES.len(), 0u8..4), 0..300),
+        ) {
+            let mut bytes = vec![];
+            for (opcode, argument) in choices {
+                bytes.push(OPCODES[opcode]);
+                match OPCODES[opcode] {
+                    b'K' | b'q' | b'h' | 0x80 => bytes.push(argument),
+                    b'U' | b'C' | 0x8a | 0x8c => bytes.extend_from_slice(&[1, argument]),
+                    b'c' => bytes.extend_from_slice([
+                        &b"collections\nOrderedDict\n"[..], b"torch\nSize\n", b"torch\nFloatStorage\n",
+                        b"torch._utils\n_rebuild_tensor_v2\n",
+                    ][usize::from(argument)]),
+                    _ => {}
+                }
+            }
             drop(load(&bytes));
         }
     }

@@ -1,23 +1,46 @@
-//! From a zip to a [`StateValue`].
+//! From a zip to a [`StateValue`], or to tensors that are read when they are asked for.
+//!
+//! Entries are stored, not compressed, so a checkpoint's memory is bounded by its own size; what a hostile file could
+//! multiply (shared objects, many views of one storage) is counted against that size.
 
-use std::io::{Cursor, Read, Seek};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Cursor;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
+use memmap2::Mmap;
 
-use super::pickle::{self, Element, TensorRef, Value};
+use super::pickle::{self, Element, Object, Pickle, TensorRef, Value};
 use super::{StateValue, TorchError};
+use crate::tensors::{TensorError, TensorInfo, TensorSource};
 
 /// Depth to which dicts and lists may nest.
 const MAX_DEPTH: usize = 64;
+/// How many times its size a file may grow in memory, by views that overlap.
+const MAX_GROWTH: usize = 8;
+/// What even a small file may grow to: bytes.
+const FREE_GROWTH: usize = 1 << 20;
 
-/// Reads the checkpoint in `bytes`.
+/// Reads the checkpoint in `bytes`. The check sum of every entry it uses is compared.
 ///
 /// # Errors
 /// Whatever is wrong with the archive, its pickle or a tensor in it.
 pub fn read(bytes: &[u8]) -> Result<StateValue, TorchError> {
-    Archive::open(Cursor::new(bytes))?.read()
+    let contents = Contents::parse(bytes)?;
+    let limit = bytes
+        .len()
+        .saturating_mul(MAX_GROWTH)
+        .saturating_add(FREE_GROWTH);
+    let mut conversion = Conversion {
+        contents: &contents,
+        bytes,
+        checked: HashMap::new(),
+        tensors: HashMap::new(),
+        left: limit,
+    };
+    conversion.convert(contents.pickle.root, 0)
 }
 
 /// Reads the checkpoint at `path`.
@@ -25,178 +48,335 @@ pub fn read(bytes: &[u8]) -> Result<StateValue, TorchError> {
 /// # Errors
 /// As [`read`], and when the file cannot be read.
 pub fn read_file(path: &Path) -> Result<StateValue, TorchError> {
-    Archive::open(std::io::BufReader::new(fs_err::File::open(path)?))?.read()
+    read(&map(path)?)
 }
 
-struct Archive<R> {
-    zip: zip::ZipArchive<R>,
-    /// Folder of all entries, with its slash; torch names it after the file.
-    prefix: String,
+#[expect(
+    unsafe_code,
+    reason = "mapping a file is unsafe by nature: another process may change it"
+)]
+fn map(path: &Path) -> std::io::Result<Mmap> {
+    let file = fs_err::File::open(path)?;
+    // SAFETY: the map is read-only and private to its owner. A checkpoint that another process truncates while it is in
+    // use ends this process, as it would with any mapped file; nothing here writes to checkpoints in place.
+    unsafe { Mmap::map(file.file()) }
 }
 
-impl<R: Read + Seek> Archive<R> {
-    fn open(reader: R) -> Result<Self, TorchError> {
-        let zip = zip::ZipArchive::new(reader)?;
-        let prefix = zip
-            .file_names()
-            .filter_map(Result::ok)
-            .find_map(|name| name.strip_suffix("data.pkl").map(str::to_owned))
-            .ok_or_else(|| TorchError::MissingEntry("data.pkl".into()))?;
-        Ok(Self { zip, prefix })
+/// Where things are in a checkpoint.
+struct Contents {
+    /// Entries by their name without the archive's folder.
+    entries: HashMap<String, Entry>,
+    pickle: Pickle,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    range: Range<usize>,
+    check_sum: u32,
+}
+
+impl Contents {
+    fn parse(bytes: &[u8]) -> Result<Self, TorchError> {
+        if bytes.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9") {
+            return Err(TorchError::Malformed(
+                "the format from before PyTorch 1.6; load it there and save it again".to_owned(),
+            ));
+        }
+        let entries = list_entries(bytes)?;
+        let entry = |name: &str| {
+            let entry = entries.get(name);
+            entry.ok_or_else(|| TorchError::MissingEntry(name.to_owned()))
+        };
+        if let Ok(order) = entry("byteorder")
+            && bytes[order.range.clone()] != *b"little"
+        {
+            return Err(TorchError::Malformed(
+                "its numbers are big-endian".to_owned(),
+            ));
+        }
+        let pickle = entry("data.pkl")?;
+        pickle.check("data.pkl", bytes)?;
+        let pickle = pickle::load(&bytes[pickle.range.clone()])?;
+        Ok(Self { entries, pickle })
     }
 
-    fn entry(&mut self, name: &str) -> Result<Vec<u8>, TorchError> {
-        let full = format!("{}{name}", self.prefix);
-        let mut entry = match self.zip.by_name(&full) {
-            Err(zip::result::ZipError::FileNotFound) => return Err(TorchError::MissingEntry(full)),
-            other => other?,
-        };
-        // torch stores its entries; a compressed one could claim any size.
+    fn storage(&self, key: &str) -> Result<&Entry, TorchError> {
+        let name = format!("data/{key}");
+        self.entries
+            .get(&name)
+            .ok_or(TorchError::MissingEntry(name))
+    }
+}
+
+impl Entry {
+    fn check(&self, name: &str, bytes: &[u8]) -> Result<(), TorchError> {
+        let mut sum = flate2::Crc::new();
+        sum.update(&bytes[self.range.clone()]);
+        if sum.sum() == self.check_sum {
+            return Ok(());
+        }
+        Err(TorchError::Malformed(format!(
+            "the check sum of entry `{name}` does not fit: the file is damaged"
+        )))
+    }
+}
+
+/// The entries of the folder that holds `data.pkl`; each stored, inside the file, and apart from the others.
+fn list_entries(bytes: &[u8]) -> Result<HashMap<String, Entry>, TorchError> {
+    let mut zip = zip::ZipArchive::new(Cursor::new(bytes))?;
+    let mut all = vec![];
+    for index in 0..zip.len() {
+        let entry = zip.by_index(index)?;
+        let name = entry.name()?.into_owned();
+        if entry.is_dir() {
+            continue;
+        }
         if entry.compression() != zip::CompressionMethod::Stored
             || entry.size() != entry.compressed_size()
         {
-            return Err(TorchError::Tensor {
-                storage: full,
-                reason: "the entry is compressed, which torch does not do".into(),
-            });
+            return Err(TorchError::Malformed(format!(
+                "entry `{name}` is compressed, which torch does not do"
+            )));
         }
-        let mut bytes = vec![];
-        entry.read_to_end(&mut bytes)?;
-        Ok(bytes)
+        let range = entry.data_start().and_then(|start| {
+            let end = start.checked_add(entry.size())?;
+            let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+            (range.end <= bytes.len()).then_some(range)
+        });
+        let range = range.ok_or_else(|| {
+            TorchError::Malformed(format!("entry `{name}` reaches past the end of the file"))
+        })?;
+        all.push((
+            name,
+            Entry {
+                range,
+                check_sum: entry.crc32(),
+            },
+        ));
     }
-
-    fn read(&mut self) -> Result<StateValue, TorchError> {
-        let pickle = self.entry("data.pkl")?;
-        let value = pickle::load(&pickle)?;
-        let mut storages = IndexMap::new();
-        self.convert(&value, &mut storages, 0)
-    }
-
-    fn convert(
-        &mut self,
-        value: &Value,
-        storages: &mut IndexMap<String, Vec<u8>>,
-        depth: usize,
-    ) -> Result<StateValue, TorchError> {
-        if depth > MAX_DEPTH {
-            return Err(TorchError::Pickle {
-                position: 0,
-                reason: format!("values nest deeper than {MAX_DEPTH}"),
-            });
+    all.sort_by_key(|(_, entry)| (entry.range.start, entry.range.end));
+    for pair in all.windows(2) {
+        if pair[0].1.range.end > pair[1].1.range.start {
+            return Err(TorchError::Malformed(format!(
+                "entries `{}` and `{}` overlap",
+                pair[0].0, pair[1].0
+            )));
         }
-        Ok(match value {
-            Value::Null | Value::Global(_) | Value::Storage(_) => StateValue::Null,
-            Value::Bool(value) => StateValue::Bool(*value),
-            Value::Integer(value) => StateValue::Integer(*value),
-            Value::Float(value) => StateValue::Float(*value),
-            Value::Text(text) => StateValue::Text(text.to_string()),
-            Value::Tuple(items) => self.convert_list(items, storages, depth)?,
-            Value::List(items) => {
-                let items = items.borrow().clone();
-                self.convert_list(&items, storages, depth)?
+    }
+    let prefix = all
+        .iter()
+        .filter_map(|(name, _)| name.strip_suffix("data.pkl"))
+        .find(|prefix| prefix.is_empty() || prefix.ends_with('/'))
+        .ok_or_else(|| TorchError::MissingEntry("data.pkl".into()))?
+        .to_owned();
+    Ok(all
+        .into_iter()
+        .filter_map(|(name, entry)| Some((name.strip_prefix(&prefix)?.to_owned(), entry)))
+        .collect())
+}
+
+/// Makes a [`StateValue`] of a pickle.
+struct Conversion<'a> {
+    contents: &'a Contents,
+    bytes: &'a [u8],
+    /// Storages whose check sum was compared.
+    checked: HashMap<&'a str, ()>,
+    /// Tensors by their object, so that one that stands in two places is read once.
+    tensors: HashMap<usize, Tensor>,
+    /// Bytes that may still be made.
+    left: usize,
+}
+
+impl<'a> Conversion<'a> {
+    fn charge(&mut self, bytes: usize) -> Result<(), TorchError> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
             }
-            Value::Dict(entries) => {
+            None => Err(TorchError::Malformed(
+                "it describes far more than it holds".to_owned(),
+            )),
+        }
+    }
+
+    fn convert(&mut self, value: Value, depth: usize) -> Result<StateValue, TorchError> {
+        if depth > MAX_DEPTH {
+            return Err(TorchError::Malformed(format!(
+                "values nest deeper than {MAX_DEPTH}"
+            )));
+        }
+        self.charge(size_of::<StateValue>())?;
+        let contents = self.contents;
+        let Some(object) = contents.pickle.object(value) else {
+            return Ok(match value {
+                Value::Bool(value) => StateValue::Bool(value),
+                Value::Integer(value) => StateValue::Integer(value),
+                Value::Float(value) => StateValue::Float(value),
+                Value::Null | Value::Global(_) | Value::Object(_) => StateValue::Null,
+            });
+        };
+        Ok(match object {
+            Object::Text(text) => {
+                self.charge(text.len())?;
+                StateValue::Text(text.clone())
+            }
+            Object::Bytes(bytes) => {
+                self.charge(bytes.len())?;
+                StateValue::Bytes(bytes.clone())
+            }
+            Object::Buffer(content) => self.convert(*content, depth + 1)?,
+            Object::Tuple(items) | Object::List(items) => {
+                let items = items.iter().map(|item| self.convert(*item, depth + 1));
+                StateValue::List(items.collect::<Result<_, _>>()?)
+            }
+            Object::Dict(entries) => {
                 let mut dict = IndexMap::new();
-                for (key, value) in entries.borrow().clone() {
-                    let key = match key {
-                        Value::Text(text) => text.to_string(),
-                        Value::Integer(number) => number.to_string(),
-                        _ => continue, // no reader here needs keys that are neither
-                    };
-                    dict.insert(key, self.convert(&value, storages, depth + 1)?);
+                for (key, value) in entries {
+                    if let Some(key) = dict_key(&contents.pickle, *key) {
+                        self.charge(key.len())?;
+                        dict.insert(key, self.convert(*value, depth + 1)?);
+                    }
                 }
                 StateValue::Dict(dict)
             }
-            Value::Tensor(tensor) => {
-                let key = tensor.storage.key.clone();
-                if !storages.contains_key(&key) {
-                    let bytes = self.entry(&format!("data/{key}"))?;
-                    storages.insert(key.clone(), bytes);
-                }
-                StateValue::Tensor(view(tensor, &storages[&key])?)
-            }
+            Object::Storage(_) => StateValue::Null,
+            Object::Tensor(tensor) => StateValue::Tensor(self.tensor(value, tensor)?),
         })
     }
 
-    fn convert_list(
-        &mut self,
-        items: &[Value],
-        storages: &mut IndexMap<String, Vec<u8>>,
-        depth: usize,
-    ) -> Result<StateValue, TorchError> {
-        let items: Result<Vec<_>, _> = items
-            .iter()
-            .map(|item| self.convert(item, storages, depth + 1))
-            .collect();
-        Ok(StateValue::List(items?))
+    fn tensor(&mut self, value: Value, tensor: &'a TensorRef) -> Result<Tensor, TorchError> {
+        let Value::Object(index) = value else {
+            return Err(TorchError::Malformed("a tensor without a place".to_owned()));
+        };
+        if let Some(known) = self.tensors.get(&index) {
+            return Ok(known.clone());
+        }
+        let key = tensor.storage.key.as_str();
+        let entry = self.contents.storage(key)?;
+        if self.checked.insert(key, ()).is_none() {
+            entry.check(&format!("data/{key}"), self.bytes)?;
+        }
+        let view = View::check(tensor, entry.range.len())?;
+        self.charge(view.bytes)?;
+        let made = view.read(&self.bytes[entry.range.clone()], &Device::Cpu)?;
+        self.tensors.insert(index, made.clone());
+        Ok(made)
     }
 }
 
-/// The tensor that `view` describes over the bytes of its storage.
-fn view(view: &TensorRef, storage: &[u8]) -> Result<Tensor, TorchError> {
-    let refuse = |reason: String| TorchError::Tensor {
-        storage: view.storage.key.clone(),
-        reason,
-    };
-    let size = view.storage.element.size();
-    if view.storage.count.checked_mul(size) != Some(storage.len()) {
-        return Err(refuse(format!(
-            "its storage has {} bytes, expected {} elements of {size}",
-            storage.len(),
-            view.storage.count
-        )));
+/// Keys are text; whole numbers, as optimizers use them, are written out; no reader here needs others.
+fn dict_key(pickle: &Pickle, key: Value) -> Option<String> {
+    match (key, pickle.object(key)) {
+        (_, Some(Object::Text(text))) => Some(text.clone()),
+        (Value::Integer(number), _) => Some(number.to_string()),
+        _ => None,
     }
-    if view.shape.len() != view.strides.len() {
-        return Err(refuse(format!(
-            "shape {:?} and strides {:?} differ in length",
-            view.shape, view.strides
-        )));
+}
+
+/// A view that is known to lie inside of its storage.
+struct View<'a> {
+    tensor: &'a TensorRef,
+    /// Number of elements.
+    count: usize,
+    /// Size once read, in bytes.
+    bytes: usize,
+    dtype: DType,
+}
+
+impl<'a> View<'a> {
+    /// Compares a tensor with the bytes its storage has.
+    fn check(tensor: &'a TensorRef, storage_bytes: usize) -> Result<Self, TorchError> {
+        let refuse = |reason: String| TorchError::Tensor {
+            storage: tensor.storage.key.clone(),
+            reason,
+        };
+        let TensorRef {
+            storage,
+            offset,
+            shape,
+            strides,
+        } = tensor;
+        let size = storage.element.size();
+        if storage.count.checked_mul(size) != Some(storage_bytes) {
+            return Err(refuse(format!(
+                "its storage has {storage_bytes} bytes, expected {} elements of {size}",
+                storage.count
+            )));
+        }
+        if shape.len() != strides.len() {
+            return Err(refuse(format!(
+                "shape {shape:?} and strides {strides:?} differ in length"
+            )));
+        }
+        let count = shape
+            .iter()
+            .try_fold(1usize, |product, size| product.checked_mul(*size));
+        let dtype = candle_dtype(storage.element);
+        let bytes = count.and_then(|count| count.checked_mul(dtype.size_in_bytes().max(size)));
+        let (Some(count), Some(bytes)) = (count, bytes) else {
+            return Err(refuse(format!("shape {shape:?} is too large")));
+        };
+        let last = shape
+            .iter()
+            .zip(strides)
+            .try_fold(*offset, |last, (size, stride)| {
+                last.checked_add(size.saturating_sub(1).checked_mul(*stride)?)
+            });
+        if count > 0 && last.is_none_or(|last| last >= storage.count) {
+            return Err(refuse(format!(
+                "shape {shape:?} with strides {strides:?} at {offset} reaches outside its {} elements",
+                storage.count
+            )));
+        }
+        Ok(Self {
+            tensor,
+            count,
+            bytes,
+            dtype,
+        })
     }
-    let count = view
-        .shape
-        .iter()
-        .try_fold(1usize, |product, size| product.checked_mul(*size));
-    let count = count.ok_or_else(|| refuse(format!("shape {:?} is too large", view.shape)))?;
-    let last = view
-        .shape
-        .iter()
-        .zip(&view.strides)
-        .try_fold(view.offset, |last, (size, stride)| {
-            last.checked_add(size.saturating_sub(1).checked_mul(*stride)?)
-        });
-    let inside = count == 0 || last.is_some_and(|last| last < view.storage.count);
-    if !inside || count > view.storage.count {
-        return Err(refuse(format!(
-            "shape {:?} with strides {:?} at {} reaches outside its {} elements",
-            view.shape, view.strides, view.offset, view.storage.count
-        )));
+
+    fn read(&self, storage: &[u8], device: &Device) -> Result<Tensor, TorchError> {
+        let TensorRef {
+            storage: about,
+            offset,
+            shape,
+            strides,
+        } = self.tensor;
+        let size = about.element.size();
+        let gathered;
+        let bytes = if self.count == 0 {
+            &[][..]
+        } else if is_contiguous(shape, strides) {
+            &storage[offset * size..(offset + self.count) * size]
+        } else {
+            gathered = gather(self.tensor, storage, self.count, size);
+            &gathered
+        };
+        if about.element == Element::I8 {
+            let wide: Vec<i16> = bytes
+                .iter()
+                .map(|byte| i16::from(byte.cast_signed()))
+                .collect();
+            return Ok(Tensor::from_vec(wide, shape.as_slice(), device)?);
+        }
+        Ok(Tensor::from_raw_buffer(bytes, self.dtype, shape, device)?)
     }
-    let dtype = match view.storage.element {
+}
+
+/// candle has no signed bytes and no truth values: they become 16-bit numbers and bytes.
+fn candle_dtype(element: Element) -> DType {
+    match element {
         Element::F64 => DType::F64,
         Element::F32 => DType::F32,
         Element::F16 => DType::F16,
         Element::BF16 => DType::BF16,
         Element::I64 => DType::I64,
         Element::I32 => DType::I32,
-        Element::I16 => DType::I16,
+        Element::I16 | Element::I8 => DType::I16,
         Element::U8 | Element::Bool => DType::U8,
-        Element::I8 => return Err(refuse("signed bytes are not supported".into())),
-    };
-    let gathered;
-    let bytes = if count == 0 {
-        &[][..]
-    } else if is_contiguous(&view.shape, &view.strides) {
-        &storage[view.offset * size..(view.offset + count) * size]
-    } else {
-        gathered = gather(view, storage, count, size);
-        &gathered
-    };
-    Ok(Tensor::from_raw_buffer(
-        bytes,
-        dtype,
-        &view.shape,
-        &Device::Cpu,
-    )?)
+    }
 }
 
 fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
@@ -233,6 +413,144 @@ fn gather(view: &TensorRef, storage: &[u8], count: usize, size: usize) -> Vec<u8
     bytes
 }
 
+/// A checkpoint whose tensors are read when they are asked for; the file is memory-mapped.
+///
+/// Names of nested dicts are joined with dots. A training checkpoint, which holds its weights under `state_dict`, is
+/// read as those weights.
+pub struct TorchFile {
+    path: PathBuf,
+    map: Mmap,
+    contents: Contents,
+    tensors: BTreeMap<String, TensorRef>,
+}
+
+impl TorchFile {
+    /// Opens the checkpoint at `path`. No number is read yet, and no check sum of numbers compared.
+    ///
+    /// # Errors
+    /// Where the file cannot be mapped, is not a torch checkpoint, or a tensor does not fit its storage.
+    pub fn open(path: &Path) -> Result<Self, TensorError> {
+        let malformed = |error: TorchError| TensorError::Malformed {
+            file: path.to_owned(),
+            reason: error.to_string(),
+        };
+        let map = map(path)?;
+        let contents = Contents::parse(&map).map_err(malformed)?;
+        let mut tensors = BTreeMap::new();
+        let limit = map
+            .len()
+            .saturating_mul(MAX_GROWTH)
+            .saturating_add(FREE_GROWTH);
+        let mut walk = Walk {
+            contents: &contents,
+            limit,
+            left: limit,
+            tensors: &mut tensors,
+        };
+        let root = contents.pickle.root;
+        walk.collect(walk.entry(root, "state_dict").unwrap_or(root), "", 0)
+            .map_err(malformed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            map,
+            contents,
+            tensors,
+        })
+    }
+}
+
+/// Collects the tensors of nested dicts.
+struct Walk<'a> {
+    contents: &'a Contents,
+    /// Bytes one tensor may take.
+    limit: usize,
+    /// Bytes of names that may still be made.
+    left: usize,
+    tensors: &'a mut BTreeMap<String, TensorRef>,
+}
+
+impl Walk<'_> {
+    fn entry(&self, dict: Value, wanted: &str) -> Option<Value> {
+        let pickle = &self.contents.pickle;
+        let Some(Object::Dict(entries)) = pickle.object(dict) else {
+            return None;
+        };
+        let is_wanted =
+            |key: Value| matches!(pickle.object(key), Some(Object::Text(text)) if text == wanted);
+        let (_, value) = entries.iter().find(|(key, _)| is_wanted(*key))?;
+        matches!(pickle.object(*value), Some(Object::Dict(_))).then_some(*value)
+    }
+
+    fn collect(&mut self, value: Value, name: &str, depth: usize) -> Result<(), TorchError> {
+        let cost = name.len() + size_of::<TensorRef>();
+        let too_much = || TorchError::Malformed("it describes far more than it holds".to_owned());
+        self.left = self.left.checked_sub(cost).ok_or_else(too_much)?;
+        if depth > MAX_DEPTH {
+            return Err(TorchError::Malformed(format!(
+                "values nest deeper than {MAX_DEPTH}"
+            )));
+        }
+        let contents = self.contents;
+        match contents.pickle.object(value) {
+            Some(Object::Dict(entries)) => {
+                for (key, value) in entries {
+                    let Some(key) = dict_key(&contents.pickle, *key) else {
+                        continue;
+                    };
+                    let name = if name.is_empty() {
+                        key
+                    } else {
+                        format!("{name}.{key}")
+                    };
+                    self.collect(*value, &name, depth + 1)?;
+                }
+            }
+            Some(Object::Tensor(tensor)) => {
+                let entry = contents.storage(&tensor.storage.key)?;
+                if View::check(tensor, entry.range.len())?.bytes > self.limit {
+                    return Err(too_much());
+                }
+                self.tensors.insert(name.to_owned(), tensor.clone());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl TensorSource for TorchFile {
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.tensors.get(name).map(|tensor| TensorInfo {
+            dtype: candle_dtype(tensor.storage.element),
+            shape: tensor.shape.clone(),
+        })
+    }
+
+    fn load(&self, name: &str, device: &Device) -> Result<Tensor, TensorError> {
+        let tensor = self.tensors.get(name).ok_or_else(|| TensorError::Missing {
+            file: self.describe(),
+            name: name.to_owned(),
+        })?;
+        let read = || {
+            let entry = self.contents.storage(&tensor.storage.key)?;
+            let view = View::check(tensor, entry.range.len())?;
+            view.read(&self.map[entry.range.clone()], device)
+        };
+        read().map_err(|error| TensorError::Malformed {
+            file: self.path.clone(),
+            reason: format!("tensor `{name}`: {error}"),
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::pickle::StorageRef;
@@ -253,7 +571,9 @@ mod tests {
 
     #[test]
     fn a_transposed_view_is_gathered_in_its_own_order() {
-        let tensor = view(&reference(0, &[3, 2], &[1, 3]), &[1, 2, 3, 4, 5, 6]).unwrap();
+        let transposed = reference(0, &[3, 2], &[1, 3]);
+        let view = View::check(&transposed, 6).unwrap();
+        let tensor = view.read(&[1, 2, 3, 4, 5, 6], &Device::Cpu).unwrap();
         assert_eq!(tensor.to_vec2::<u8>().unwrap(), [[1, 4], [2, 5], [3, 6]]);
     }
 
@@ -264,12 +584,166 @@ mod tests {
             (0, vec![2, 3], vec![4, 1]),
             (usize::MAX, vec![1], vec![1]),
             (0, vec![usize::MAX, 2], vec![1, 1]),
-            (0, vec![1_000_000], vec![0]),
+            (0, vec![2], vec![1, 1]),
         ] {
-            assert!(
-                view(&reference(offset, &shape, &strides), &[0; 6]).is_err(),
-                "{shape:?}"
+            let outside = reference(offset, &shape, &strides);
+            assert!(View::check(&outside, 6).is_err(), "{shape:?}");
+        }
+        assert!(View::check(&reference(0, &[6], &[1]), 5).is_err());
+    }
+
+    fn case(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/cases/torch")
+            .join(name)
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<f64> {
+        tensor
+            .flatten_all()
+            .unwrap()
+            .to_dtype(DType::F64)
+            .unwrap()
+            .to_vec1()
+            .unwrap()
+    }
+
+    #[test]
+    fn every_element_type_of_torch_is_read() {
+        let state = read_file(&case("dtypes.pt")).unwrap();
+        for (name, dtype) in [
+            ("float64", DType::F64),
+            ("float32", DType::F32),
+            ("float16", DType::F16),
+            ("bfloat16", DType::BF16),
+            ("int64", DType::I64),
+            ("int32", DType::I32),
+            ("int16", DType::I16),
+            ("int8", DType::I16),
+            ("uint8", DType::U8),
+            ("bool", DType::U8),
+        ] {
+            let tensor = state.get(name).and_then(StateValue::as_tensor).unwrap();
+            let expected = match name {
+                "uint8" => [3.0, 2.0, 1.0, 0.0, 1.0, 2.0],
+                "bool" => [1.0, 1.0, 1.0, 0.0, 1.0, 1.0],
+                _ => [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0],
+            };
+            assert_eq!(
+                (tensor.dtype(), numbers(tensor)),
+                (dtype, expected.to_vec()),
+                "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn views_of_one_storage_are_read_eagerly_and_lazily() {
+        let state = read_file(&case("views.pt")).unwrap();
+        let lazy = TorchFile::open(&case("views.pt")).unwrap();
+        for (name, shape, expected) in [
+            (
+                "transposed",
+                vec![4, 3],
+                vec![0., 4., 8., 1., 5., 9., 2., 6., 10., 3., 7., 11.],
+            ),
+            ("column", vec![3], vec![1., 5., 9.]),
+            ("slice", vec![2, 2], vec![5., 6., 9., 10.]),
+            ("expanded", vec![2, 4], vec![0., 1., 2., 3., 0., 1., 2., 3.]),
+            ("empty", vec![0, 4], vec![]),
+            ("number", vec![], vec![11.]),
+        ] {
+            let tensor = state.get(name).and_then(StateValue::as_tensor).unwrap();
+            assert_eq!(
+                (tensor.dims(), numbers(tensor)),
+                (shape.as_slice(), expected.clone()),
+                "{name}"
+            );
+            assert_eq!(lazy.info(name).unwrap().shape, shape, "{name}");
+            assert_eq!(
+                numbers(&lazy.load(name, &Device::Cpu).unwrap()),
+                expected,
+                "{name}"
+            );
+        }
+        assert_eq!(lazy.names().len(), 7);
+    }
+
+    #[test]
+    fn a_training_checkpoint_is_read_whole_or_as_its_weights() {
+        let state = read_file(&case("checkpoint.pt")).unwrap();
+        assert!(matches!(
+            state.get("big"),
+            Some(StateValue::Integer(1_099_511_627_776))
+        ));
+        assert!(matches!(
+            state.get("negative"),
+            Some(StateValue::Integer(-7))
+        ));
+        assert!(matches!(state.get("name"), Some(StateValue::Text(name)) if name == "größe"));
+        assert!(matches!(state.get("buffer"), Some(StateValue::Bytes(bytes)) if bytes == b"extra"));
+        assert!(matches!(state.get("raw"), Some(StateValue::Bytes(bytes)) if bytes == b"\x00\xff"));
+        assert!(matches!(state.get("tags"), Some(StateValue::List(items)) if items.len() == 1));
+        let step = state
+            .get("optimizer")
+            .and_then(|value| value.get("state")?.get("0")?.get("step"));
+        assert!(matches!(step, Some(StateValue::Integer(5))));
+        assert_eq!(
+            state
+                .get("parameter")
+                .and_then(StateValue::as_tensor)
+                .unwrap()
+                .dims(),
+            [3]
+        );
+
+        let weights = TorchFile::open(&case("checkpoint.pt")).unwrap();
+        assert_eq!(weights.names(), ["bias", "weight"]);
+        assert_eq!(weights.info("weight").unwrap().shape, [3, 2]);
+        let missing = weights.load("wieght", &Device::Cpu).unwrap_err();
+        assert!(
+            missing.to_string().contains("no tensor `wieght`"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn the_newest_pickle_protocol_is_read_and_the_oldest_format_refused_by_name() {
+        let state = read_file(&case("protocol5.pt")).unwrap();
+        assert!(matches!(state.get("raw"), Some(StateValue::Bytes(bytes)) if bytes == b"\x00\xff"));
+        assert_eq!(
+            numbers(state.get("x").and_then(StateValue::as_tensor).unwrap()),
+            [1.0, 1.0]
+        );
+        let legacy = read_file(&case("legacy.pt")).unwrap_err();
+        assert!(
+            legacy.to_string().contains("before PyTorch 1.6"),
+            "{legacy}"
+        );
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_numbers_is_noticed() {
+        let mut bytes = fs_err::read(case("prompt_table.pt")).unwrap();
+        let range = list_entries(&bytes).unwrap()["data/0"].range.clone();
+        read(&bytes).unwrap();
+        bytes[range.start + 5] ^= 1;
+        let error = read(&bytes).unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn every_cut_and_many_flips_of_a_checkpoint_are_errors_or_values_but_no_panic() {
+        let bytes = fs_err::read(case("views.pt")).unwrap();
+        for end in 0..bytes.len() {
+            assert!(read(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        for at in 0..bytes.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= flip;
+                drop(read(&flipped));
+            }
         }
     }
 }

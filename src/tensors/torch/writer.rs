@@ -91,6 +91,18 @@ impl Pickler {
                 self.bytes.extend_from_slice(&value.to_be_bytes());
             }
             StateValue::Text(text) => self.text(text),
+            StateValue::Bytes(bytes) => {
+                // Protocol 2 has no bytes: `_codecs.encode(text, 'latin1')`.
+                self.global("_codecs", "encode");
+                self.text(
+                    &bytes
+                        .iter()
+                        .map(|byte| char::from(*byte))
+                        .collect::<String>(),
+                );
+                self.text("latin1");
+                self.bytes.extend_from_slice(b"\x86R");
+            }
             StateValue::List(items) => {
                 self.bytes.extend_from_slice(b"](");
                 for item in items {
@@ -209,6 +221,7 @@ mod tests {
                         "list".to_owned(),
                         StateValue::List(vec![StateValue::Bool(true), StateValue::Null]),
                     ),
+                    ("bytes".to_owned(), StateValue::Bytes(vec![0, 200])),
                 ])),
             ),
         ]))
