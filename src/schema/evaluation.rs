@@ -30,6 +30,8 @@ pub struct Evaluation {
     /// required, and hold no virtual tokens: the frozen model alone.
     #[serde(deserialize_with = "lenient::one_or_many")]
     pub task_templates: Vec<TaskTemplateSection>,
+    /// Also score the frozen model without the virtual tokens (ptune's own key).
+    pub compare_without_virtual_tokens: bool,
     /// Ranks that share each layer.
     pub tensor_model_parallel_size: usize,
     /// Ranks that share the layers.
@@ -206,6 +208,7 @@ impl Default for Evaluation {
             data: EvaluationData::default(),
             inference: InferenceSection::default(),
             task_templates: vec![],
+            compare_without_virtual_tokens: false,
             tensor_model_parallel_size: 1,
             pipeline_model_parallel_size: 1,
             pipeline_model_parallel_split_rank: None,
@@ -280,10 +283,7 @@ impl Evaluation {
                     .unwrap_or_else(default_predictions),
                 batch_size: self.inference.batch_size.unwrap_or(model.eval_batch_size),
                 accelerator: trainer.accelerator,
-                precision: self
-                    .trainer
-                    .as_ref()
-                    .map_or(model.precision, |trainer| trainer.precision),
+                precision: model.precision,
                 model_parallel: (
                     model.tensor_model_parallel_size,
                     model.pipeline_model_parallel_size,
