@@ -5,10 +5,21 @@
 //! in which none is left; only that type can be turned into typed sections, so nothing reads `${…}` by accident.
 //! Names and rules follow Hydra 1.3 and OmegaConf 2.3.
 
+mod apply;
 mod composed;
+pub mod defaults_list;
+mod hydra_conf;
+pub mod interpolation;
+mod lexemes;
+mod merge;
+pub mod override_grammar;
+mod report;
 mod repository;
 mod resolved;
 
-pub use composed::{ComposeRequest, Config, compose};
-pub use repository::{ConfigRepository, ConfigSource};
+pub use composed::{
+    ComposeOptions, ComposeRequest, Config, ConfigPart, compose, compose_with, integer, plan,
+    search_path_entry,
+};
+pub use repository::{ConfigRepository, ConfigSource, SearchPathEntry, check_texts, load_text};
 pub use resolved::ResolvedConfig;

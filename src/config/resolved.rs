@@ -5,10 +5,13 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
+use super::composed::set;
+use super::repository::{load_text, placed};
 use crate::diag::source::SourceMap;
 use crate::diag::suggest::did_you_mean;
 use crate::diag::{Diagnostic, Location};
-use crate::yaml::{Integer, Key, Mapping, Node, Value};
+use crate::yaml::python_text::key_text;
+use crate::yaml::{Integer, Key, Mapping, Node, Value, to_yaml};
 
 /// A configuration in which no `${…}` is left; `???` may be, where nobody needs the value.
 #[derive(Clone, Debug)]
@@ -53,6 +56,21 @@ impl ResolvedConfig {
         }
     }
 
+    fn with_place(&self, diagnostic: Diagnostic, key: &str) -> Diagnostic {
+        let mut at = key;
+        loop {
+            if let Some(node) = self.get(at)
+                && node.origin.is_written()
+            {
+                return placed(diagnostic, node.origin, &self.texts);
+            }
+            match at.rsplit_once('.') {
+                Some((parent, _)) => at = parent,
+                None => return diagnostic,
+            }
+        }
+    }
+
     /// The part at a dotted key as a configuration of its own, under its last name or at the root.
     pub fn select_subtree(&self, key: &str) -> Option<Self> {
         Some(Self::new(self.get(key)?.clone(), self.texts.clone()))
@@ -60,19 +78,7 @@ impl ResolvedConfig {
 
     /// Sets the value at a dotted key; mappings on the way are made, scalars on the way are replaced.
     pub fn set(&mut self, key: &str, node: Node) {
-        let mut at = &mut self.root;
-        for part in key.split('.') {
-            if at.as_map().is_none() {
-                *at = Node::empty_map();
-            }
-            let Some(mapping) = at.as_map_mut() else {
-                return;
-            };
-            at = mapping
-                .entry(Key::from(part))
-                .or_insert_with(|| Node::computed(Value::Null));
-        }
-        *at = node;
+        set(&mut self.root, key, node);
     }
 
     /// Sets a text at a dotted key, as [`Self::set`] does.
@@ -173,9 +179,7 @@ impl ResolvedConfig {
             .and_then(|wrong| did_you_mean(wrong, names))
             .map(|near| format!("did you mean `{near}`?"));
         let mut diagnostic = Diagnostic::configuration(format!("`{path}`: {message}"));
-        if let Some(location) = self.location(&path) {
-            diagnostic = diagnostic.at(location);
-        }
+        diagnostic = self.with_place(diagnostic, &path);
         match hint {
             Some(hint) => diagnostic.hint(hint),
             None => diagnostic,
@@ -184,7 +188,7 @@ impl ResolvedConfig {
 
     /// As `OmegaConf.to_yaml` prints it.
     pub fn to_yaml(&self) -> String {
-        String::new()
+        to_yaml(&self.root)
     }
 
     /// Reads a resolved file back.
@@ -192,38 +196,60 @@ impl ResolvedConfig {
     /// # Errors
     /// A file that cannot be read or is not YAML, and one in which `${…}` is left.
     pub fn from_file(path: &Path) -> Result<Self, Diagnostic> {
-        Err(Diagnostic::configuration(format!(
-            "reading `{}` is not built yet",
-            path.display()
-        )))
+        let text = fs_err::read_to_string(path).map_err(|error| {
+            Diagnostic::configuration(format!("cannot read the configuration: {error}"))
+        })?;
+        Self::from_text(&path.display().to_string(), &text)
     }
 
     /// Reads a resolved text back; `name` is what messages call it.
     pub fn from_text(name: &str, text: &str) -> Result<Self, Diagnostic> {
-        let _ = text;
-        Err(Diagnostic::configuration(format!(
-            "reading `{name}` is not built yet"
-        )))
+        let texts = SourceMap::new();
+        let source = texts.add(name, text);
+        let root = load_text(text, source, &texts)?;
+        if let Some((key, node)) = first_interpolation(&root, "") {
+            return Err(placed(
+                Diagnostic::configuration(format!("`{key}` is not resolved"))
+                    .note("this file is made by the launcher and has no `${…}` in it"),
+                node.origin,
+                &texts,
+            ));
+        }
+        Ok(Self::new(root, texts))
+    }
+}
+
+fn join(path: &str, part: &str) -> String {
+    if path.is_empty() {
+        part.to_owned()
+    } else {
+        format!("{path}.{part}")
+    }
+}
+
+fn first_interpolation<'n>(node: &'n Node, path: &str) -> Option<(String, &'n Node)> {
+    match &node.value {
+        Value::Map(mapping) => mapping
+            .iter()
+            .find_map(|(key, child)| first_interpolation(child, &join(path, &key_text(key)))),
+        Value::List(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, child)| first_interpolation(child, &join(path, &index.to_string()))),
+        _ => node.is_interpolation().then(|| (path.to_owned(), node)),
     }
 }
 
 fn collect_missing(node: &Node, path: &str, found: &mut Vec<String>) {
-    let join = |part: &str| {
-        if path.is_empty() {
-            part.to_owned()
-        } else {
-            format!("{path}.{part}")
-        }
-    };
     match &node.value {
         Value::Map(mapping) => {
             for (key, child) in mapping {
-                collect_missing(child, &join(key.as_str().unwrap_or("?")), found);
+                collect_missing(child, &join(path, &key_text(key)), found);
             }
         }
         Value::List(items) => {
             for (index, child) in items.iter().enumerate() {
-                collect_missing(child, &join(&index.to_string()), found);
+                collect_missing(child, &join(path, &index.to_string()), found);
             }
         }
         _ if node.is_missing() => found.push(path.to_owned()),

@@ -1,5 +1,6 @@
 //! Time: of day for names and logs, elapsed for measurements, and Slurm's way to write a limit.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -21,6 +22,63 @@ pub fn log_stamp() -> String {
 /// Now as RFC 3339 writes it.
 pub fn timestamp() -> String {
     now().format(&Rfc3339).unwrap_or_default()
+}
+
+/// The time of day in a format of C's `strftime`; what is not a directive stays as it is.
+pub fn format_local_time(format: &str) -> String {
+    format_time(now(), format)
+}
+
+fn format_time(at: OffsetDateTime, format: &str) -> String {
+    let mut out = String::new();
+    let mut chars = format.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        let Some(directive) = chars.next() else {
+            out.push('%');
+            break;
+        };
+        let hour12 = (at.hour() + 11) % 12 + 1;
+        let written = match directive {
+            'Y' => write!(out, "{}", at.year()),
+            'C' => write!(out, "{:02}", at.year() / 100),
+            'y' => write!(out, "{:02}", at.year() % 100),
+            'm' => write!(out, "{:02}", u8::from(at.month())),
+            'd' => write!(out, "{:02}", at.day()),
+            'e' => write!(out, "{:2}", at.day()),
+            'H' => write!(out, "{:02}", at.hour()),
+            'I' => write!(out, "{hour12:02}"),
+            'M' => write!(out, "{:02}", at.minute()),
+            'S' => write!(out, "{:02}", at.second()),
+            'f' => write!(out, "{:06}", at.microsecond()),
+            'j' => write!(out, "{:03}", at.ordinal()),
+            'p' => write!(out, "{}", if at.hour() < 12 { "AM" } else { "PM" }),
+            's' => write!(out, "{}", at.unix_timestamp()),
+            'u' => write!(out, "{}", at.weekday().number_from_monday()),
+            'w' => write!(out, "{}", at.weekday().number_days_from_sunday()),
+            'U' => write!(out, "{:02}", at.sunday_based_week()),
+            'W' => write!(out, "{:02}", at.monday_based_week()),
+            'V' => write!(out, "{:02}", at.iso_week()),
+            'B' => write!(out, "{}", at.month()),
+            'b' | 'h' => write!(out, "{:.3}", at.month().to_string()),
+            'A' => write!(out, "{}", at.weekday()),
+            'a' => write!(out, "{:.3}", at.weekday().to_string()),
+            'F' => write!(out, "{}", format_time(at, "%Y-%m-%d")),
+            'T' | 'X' => write!(out, "{}", format_time(at, "%H:%M:%S")),
+            'R' => write!(out, "{}", format_time(at, "%H:%M")),
+            'D' | 'x' => write!(out, "{}", format_time(at, "%m/%d/%y")),
+            'c' => write!(out, "{}", format_time(at, "%a %b %e %H:%M:%S %Y")),
+            'n' => write!(out, "\n"),
+            't' => write!(out, "\t"),
+            '%' => write!(out, "%"),
+            other => write!(out, "%{other}"),
+        };
+        written.expect("writing to a string cannot fail");
+    }
+    out
 }
 
 /// A Slurm time limit (`minutes`, `minutes:seconds`, `hours:minutes:seconds`, `days-hours`,
@@ -52,6 +110,16 @@ pub fn parse_slurm_time_limit(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_directives_of_a_date_are_written_as_strftime_writes_them() {
+        let at = time::macros::datetime!(2026-03-09 14:05:07 UTC);
+        assert_eq!(format_time(at, "%Y-%m-%d/%H-%M-%S"), "2026-03-09/14-05-07");
+        assert_eq!(
+            format_time(at, "%a %b %e %I%p %j %%x %q"),
+            "Mon Mar  9 02PM 068 %x %q"
+        );
+    }
 
     #[test]
     fn every_form_of_a_slurm_time_limit_is_read() {
