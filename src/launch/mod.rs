@@ -5,6 +5,8 @@
 //! so that what reads its results folders keeps working.
 
 pub mod bcp;
+#[cfg(test)]
+mod examples;
 pub mod job;
 pub mod local;
 pub mod paths;
