@@ -6,6 +6,7 @@ mod launch_local;
 mod launch_scripts;
 mod layers;
 mod readme;
+mod sandbox;
 mod shipped_configs;
 
 #[cfg(feature = "worker")]
