@@ -10,12 +10,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
-use super::matmul::{Into, MatMut, MatRef, Threads, matmul};
+use super::matmul::{Into, MatMut, MatRef, Right, Threads, matmul, matmul_prepared};
 use super::simd::{LANES, exp, max, sum2, vectorized};
 use crate::model::rows::Rows;
 
-/// Queries of a block: scores of a block and 512 keys fill an eighth of a usual second-level cache.
-const QUERY_BLOCK: usize = 64;
+/// Queries of a block: a multiple of the matrix product's 12 rows; scores of a block and 512 keys are 200 kB.
+const QUERY_BLOCK: usize = 96;
 
 /// A score added for each head and distance (key position - query position).
 #[derive(Clone, Copy, Debug)]
@@ -171,16 +171,16 @@ impl Attention<'_> {
         head: usize,
         block: &Block,
         q: &[f32],
-        k: MatRef<'_>,
+        keys: &Right<'_>,
         scores: &mut [f32],
     ) {
         let size = self.head_size;
-        matmul(
+        matmul_prepared(
             MatMut::packed(scores, block.queries, block.keys),
             Into::Overwrite,
             self.scale,
             MatRef::packed(&q[block.first * size..], block.queries, size),
-            k.first_rows(block.keys).transposed(),
+            keys,
             Threads::One,
         );
         if let Some(bias) = self.bias {
@@ -323,12 +323,15 @@ pub(crate) fn forward(
             let k = Head::new(k, keys.clone(), kv_head * size, size, queries.len());
             let v = Head::new(v, keys.clone(), kv_head * size, size, queries.len());
             let (k, v) = (k.matrix(keys.len(), size), v.matrix(keys.len(), size));
+            let uses = group * queries.len();
+            let k = Right::prepare(k.transposed(), uses, Threads::One);
+            let v = Right::prepare(v, uses, Threads::One);
             let mut scores = Buffer::dirty(QUERY_BLOCK.min(queries.len()) * keys.len());
             let mut result = Buffer::dirty(QUERY_BLOCK.min(queries.len()) * size);
             for head in kv_head * group..(kv_head + 1) * group {
                 let q = gather_head(q, queries.clone(), head * size, size);
                 for block in attention.blocks(row) {
-                    attention.scores(row, head, &block, &q, k, &mut scores);
+                    attention.scores(row, head, &block, &q, &k, &mut scores);
                     let mut sums = [(0.0, 0.0); QUERY_BLOCK];
                     for (i, scores) in scores
                         .chunks_exact_mut(block.keys.max(1))
@@ -339,12 +342,12 @@ pub(crate) fn forward(
                         sums[i] = exponential_row(&mut scores[..visible]);
                         scores[visible..].fill(0.0);
                     }
-                    matmul(
+                    matmul_prepared(
                         MatMut::packed(&mut result, block.queries, size),
                         Into::Overwrite,
                         1.0,
                         MatRef::packed(&scores, block.queries, block.keys),
-                        v.first_rows(block.keys),
+                        &v,
                         Threads::One,
                     );
                     for (i, result) in result.chunks_exact(size).take(block.queries).enumerate() {
@@ -390,6 +393,10 @@ pub(crate) fn vjp(
             let k = Head::new(k, keys.clone(), kv_head * size, size, queries.len());
             let v = Head::new(v, keys.clone(), kv_head * size, size, queries.len());
             let (k, v) = (k.matrix(keys.len(), size), v.matrix(keys.len(), size));
+            let uses = group * queries.len();
+            let k_across = Right::prepare(k.transposed(), uses, Threads::One);
+            let v_across = Right::prepare(v.transposed(), uses, Threads::One);
+            let k = Right::prepare(k, uses, Threads::One);
             let block_size = QUERY_BLOCK.min(queries.len());
             let mut scores = Buffer::dirty(block_size * keys.len());
             let mut dscores = Buffer::dirty(block_size * keys.len());
@@ -400,15 +407,15 @@ pub(crate) fn vjp(
                 let q = gather_head(q, queries.clone(), head * size, size);
                 let dout = gather_head(dout, queries.clone(), head * size, size);
                 for block in attention.blocks(row) {
-                    attention.scores(row, head, &block, &q, k, &mut scores);
+                    attention.scores(row, head, &block, &q, &k_across, &mut scores);
                     let q = MatRef::packed(&q[block.first * size..], block.queries, size);
                     let dout = MatRef::packed(&dout[block.first * size..], block.queries, size);
-                    matmul(
+                    matmul_prepared(
                         MatMut::packed(&mut dscores, block.queries, block.keys),
                         Into::Overwrite,
                         1.0,
                         dout,
-                        v.first_rows(block.keys).transposed(),
+                        &v_across,
                         Threads::One,
                     );
                     for (i, (scores, dscores)) in scores
@@ -447,12 +454,12 @@ pub(crate) fn vjp(
                         q,
                         Threads::One,
                     );
-                    matmul(
+                    matmul_prepared(
                         MatMut::packed(&mut result, block.queries, size),
                         Into::Overwrite,
                         1.0,
                         dscores,
-                        k.first_rows(block.keys),
+                        &k,
                         Threads::One,
                     );
                     for (i, result) in result.chunks_exact(size).take(block.queries).enumerate() {

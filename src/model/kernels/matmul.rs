@@ -1,6 +1,10 @@
-//! Matrix products of strided `f32` matrices, over the `gemm` crate.
+//! Matrix products of strided `f32` matrices: our own tiles where the processor has AVX-512, else the `gemm` crate.
 
 use gemm::Parallelism;
+
+use super::simd::{Level, level};
+#[cfg(target_arch = "x86_64")]
+use super::tile;
 
 /// A matrix to read: `rows` x `cols` numbers at `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +49,25 @@ impl<'a> MatRef<'a> {
         }
     }
 
-    /// Its first `count` rows.
-    pub(crate) fn first_rows(self, count: usize) -> Self {
-        assert!(count <= self.rows, "a matrix has {} rows", self.rows);
-        Self {
-            rows: count,
-            ..self
-        }
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Whether the numbers of a row lie side by side (else those of a column do).
+    pub(crate) fn rows_are_contiguous(&self) -> bool {
+        self.col_stride == 1
+    }
+
+    /// A row whose numbers lie side by side.
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
+        debug_assert!(self.rows_are_contiguous());
+        &self.data[row * self.row_stride..row * self.row_stride + self.cols]
     }
 
     fn last(&self) -> usize {
@@ -94,6 +110,28 @@ impl<'a> MatMut<'a> {
     }
 }
 
+impl MatMut<'_> {
+    /// Number of columns.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Distance of rows.
+    pub(crate) fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// Numbers of the slice.
+    pub(crate) fn length(&self) -> usize {
+        self.data.len()
+    }
+
+    /// First number, for kernels that write disjoint parts from several threads.
+    pub(crate) fn into_pointer(self) -> *mut f32 {
+        self.data.as_mut_ptr()
+    }
+}
+
 /// Whether a product uses the thread pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Threads {
@@ -112,6 +150,30 @@ pub(crate) enum Into {
     Add,
 }
 
+/// Below this many rows, packing the right operand costs more than the faster tiles gain.
+const WORTH_PACKING: usize = 48;
+
+/// The right operand of one or more products.
+pub(crate) enum Right<'a> {
+    /// As it lies.
+    View(MatRef<'a>),
+    /// Packed for our tiles.
+    #[cfg(target_arch = "x86_64")]
+    Packed(tile::Panels),
+}
+
+impl<'a> Right<'a> {
+    /// Prepares `right` for products with `rows` rows in all.
+    pub(crate) fn prepare(right: MatRef<'a>, rows: usize, threads: Threads) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if rows >= WORTH_PACKING && level() == Level::Avx512 {
+            return Self::Packed(tile::Panels::pack(right, threads));
+        }
+        let _ = (rows, threads, level);
+        Self::View(right)
+    }
+}
+
 /// `result = scale · left · right` (or added to it).
 pub(crate) fn matmul(
     result: MatMut<'_>,
@@ -121,19 +183,59 @@ pub(crate) fn matmul(
     right: MatRef<'_>,
     threads: Threads,
 ) {
+    let right = Right::prepare(right, left.rows, threads);
     assert!(
-        left.rows == result.rows && right.cols == result.cols && left.cols == right.rows,
-        "matrices of sizes {}x{} and {}x{} have no product of size {}x{}",
+        right_sizes(&right) == (left.cols, result.cols),
+        "a product of other sizes"
+    );
+    matmul_prepared(result, into, scale, left, &right, threads);
+}
+
+fn right_sizes(right: &Right<'_>) -> (usize, usize) {
+    match right {
+        Right::View(right) => (right.rows, right.cols),
+        #[cfg(target_arch = "x86_64")]
+        Right::Packed(right) => right.sizes(),
+    }
+}
+
+/// [`matmul`] with a right operand prepared before, of which the leading rows and columns that fit are used.
+pub(crate) fn matmul_prepared(
+    result: MatMut<'_>,
+    into: Into,
+    scale: f32,
+    left: MatRef<'_>,
+    right: &Right<'_>,
+    threads: Threads,
+) {
+    let (terms, cols) = right_sizes(right);
+    assert!(
+        left.rows == result.rows && result.cols <= cols && left.cols <= terms,
+        "matrices of sizes {}x{} and {terms}x{cols} have no product of size {}x{}",
         left.rows,
         left.cols,
-        right.rows,
-        right.cols,
         result.rows,
         result.cols
     );
     if result.rows == 0 || result.cols == 0 {
         return;
     }
+    if left.cols == 0 {
+        if into == Into::Overwrite {
+            for row in 0..result.rows {
+                result.data[row * result.row_stride..][..result.cols].fill(0.0);
+            }
+        }
+        return;
+    }
+    let right = match right {
+        Right::View(right) => *right,
+        #[cfg(target_arch = "x86_64")]
+        Right::Packed(right) => {
+            tile::product(result, into, scale, left, right, threads);
+            return;
+        }
+    };
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
@@ -170,6 +272,103 @@ pub(crate) fn matmul(
 mod tests {
     use super::*;
     use crate::sys::rng::SeededRng;
+
+    #[test]
+    fn packed_products_of_every_shape_equal_three_loops() {
+        // Around the sizes of tiles, panels, tasks and blocks of terms; both operands either way round.
+        for (m, n, k) in [
+            (1, 1, 1),
+            (12, 32, 8),
+            (13, 33, 3),
+            (97, 31, 513),
+            (200, 70, 600),
+            (50, 300, 64),
+            (5, 5, 0),
+        ] {
+            let left = SeededRng::new(1, 0).normals(m * k, 1.0);
+            let right = SeededRng::new(2, 0).normals(n * k, 1.0);
+            for (left_is_transposed, right_is_transposed) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
+                let a = if left_is_transposed {
+                    MatRef::packed(&left, k, m).transposed()
+                } else {
+                    MatRef::packed(&left, m, k)
+                };
+                let b = if right_is_transposed {
+                    MatRef::packed(&right, n, k).transposed()
+                } else {
+                    MatRef::packed(&right, k, n)
+                };
+                let at = |x: &MatRef<'_>, i: usize, j: usize| {
+                    x.data[i * x.row_stride + j * x.col_stride]
+                };
+                for (into, threads) in [(Into::Overwrite, Threads::All), (Into::Add, Threads::One)]
+                {
+                    let mut result = vec![0.5_f32; m * n];
+                    // As for many rows, so that the tiles run wherever the processor can.
+                    let prepared = Right::prepare(b, 1000, threads);
+                    matmul_prepared(
+                        MatMut::packed(&mut result, m, n),
+                        into,
+                        2.0,
+                        a,
+                        &prepared,
+                        threads,
+                    );
+                    let before = if into == Into::Add { 0.5 } else { 0.0 };
+                    for i in 0..m {
+                        for j in 0..n {
+                            let dot: f64 = (0..k)
+                                .map(|p| f64::from(at(&a, i, p)) * f64::from(at(&b, p, j)))
+                                .sum();
+                            let difference =
+                                (f64::from(result[i * n + j]) - before - 2.0 * dot).abs();
+                            assert!(difference < 1e-3, "{m}x{k}x{n} at [{i}, {j}]: {difference}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_prepared_operand_can_be_used_in_part() {
+        let (m, n, k) = (20, 70, 600);
+        let left = SeededRng::new(1, 0).normals(m * k, 1.0);
+        let right = SeededRng::new(2, 0).normals(n * k, 1.0);
+        let whole = MatRef::packed(&right, k, n);
+        for (terms, cols) in [(600, 33), (10, 70), (513, 32), (512, 1)] {
+            let a = MatRef::new(&left, m, terms, k);
+            let part = MatRef::new(&right, terms, cols, n);
+            let mut expected = vec![0.0; m * cols];
+            matmul(
+                MatMut::packed(&mut expected, m, cols),
+                Into::Overwrite,
+                1.0,
+                a,
+                part,
+                Threads::One,
+            );
+            for prepared in [
+                Right::prepare(whole, 1000, Threads::One),
+                Right::View(whole),
+            ] {
+                let mut found = vec![0.0; m * cols];
+                matmul_prepared(
+                    MatMut::packed(&mut found, m, cols),
+                    Into::Overwrite,
+                    1.0,
+                    a,
+                    &prepared,
+                    Threads::One,
+                );
+                for (found, expected) in found.iter().zip(&expected) {
+                    assert!((found - expected).abs() < 1e-3, "{terms}x{cols}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_product_of_transposed_and_strided_matrices_is_that_of_three_loops() {

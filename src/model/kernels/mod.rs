@@ -10,6 +10,7 @@ pub(crate) mod cross_entropy;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod simd;
+pub(crate) mod tile;
 
 use rayon::prelude::*;
 
