@@ -45,6 +45,8 @@ pub mod model;
 #[cfg(feature = "worker")]
 pub mod prompt;
 #[cfg(feature = "worker")]
+pub mod quickstart;
+#[cfg(feature = "worker")]
 pub mod tensors;
 #[cfg(feature = "worker")]
 pub mod tokenize;

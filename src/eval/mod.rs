@@ -1,5 +1,6 @@
 //! How good answers are: scores against references, with an interval that says how sure they are.
 
+pub mod ground_truth;
 pub mod squad;
 
 use anyhow::{Result, bail};

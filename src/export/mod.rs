@@ -1,1 +1,3 @@
-//! Prompts to the files other programs read.
+//! Prompts in the files that other programs read.
+
+pub mod nemo;

@@ -25,6 +25,15 @@ pub const SLURM_PROCID: &str = "SLURM_PROCID";
 /// Number of tasks in this job, set by Slurm.
 pub const SLURM_NTASKS: &str = "SLURM_NTASKS";
 
+/// Rank of this task in its job, as PyTorch's launchers and BCP set it.
+pub const RANK: &str = "RANK";
+/// Number of tasks, as PyTorch's launchers and BCP set it.
+pub const WORLD_SIZE: &str = "WORLD_SIZE";
+/// Rank of this task in its job, set by Open MPI.
+pub const OMPI_COMM_WORLD_RANK: &str = "OMPI_COMM_WORLD_RANK";
+/// Number of tasks, set by Open MPI.
+pub const OMPI_COMM_WORLD_SIZE: &str = "OMPI_COMM_WORLD_SIZE";
+
 /// The value of an environment variable, where it is set and Unicode.
 #[expect(
     clippy::disallowed_methods,

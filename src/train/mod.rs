@@ -1,1 +1,14 @@
-//! The training loop and what it needs.
+//! The training loop and what it needs. Everything a resumed run must know is in [`TrainState`]; nothing is in statics.
+
+pub mod checkpoint;
+pub mod clip;
+pub mod fit;
+pub mod metrics;
+pub mod optimizer;
+pub mod schedule;
+pub mod step;
+
+pub use checkpoint::{CheckpointFolder, TrainState};
+pub use fit::{FitOptions, FitOutcome, Stop, fit};
+pub use optimizer::{AdamW, AdamWConfig};
+pub use schedule::{CosineAnnealing, Schedule};

@@ -1,10 +1,51 @@
 //! Binds a resolved configuration to the modules that do the work.
+//!
+//! A worker reads one file, the resolved YAML that a stage wrote beside its job script, and writes artifacts. It never
+//! composes a configuration.
+
+mod devices;
+mod evaluation;
+mod frozen_model;
+mod prompt_learning;
+mod report;
+mod tasks;
 
 use std::path::Path;
 
-use crate::schema::WorkerJob;
+use anyhow::Result;
 
-/// Runs `job` with the resolved YAML at `config` and returns the exit status.
-pub fn run(job: WorkerJob, config: &Path) -> anyhow::Result<i32> {
-    anyhow::bail!("{} with {} is not built yet", job.name(), config.display())
+use crate::config::ResolvedConfig;
+use crate::diag::Diagnostic;
+use crate::schema::{Section, WorkerJob, read_section};
+
+/// Runs `job` with the resolved YAML at `config` and returns the exit status: 0 when done, 75 when told to stop after
+/// saving. Errors are told apart by their [`Diagnostic`] class.
+pub fn run(job: WorkerJob, config: &Path) -> Result<i32> {
+    match job {
+        WorkerJob::PromptLearning => prompt_learning::run(&section(job, config)?),
+        WorkerJob::Evaluation => evaluation::run(&section(job, config)?),
+        WorkerJob::DataPreparation => Err(Diagnostic::configuration(
+            "data preparation needs no worker: `ptune` runs it itself",
+        )
+        .into()),
+        WorkerJob::Conversion => Err(Diagnostic::configuration(
+            "the conversion stage cannot run in this version",
+        )
+        .note("`prompt_learning.model.language_model_path` takes a Hugging Face folder as it is")
+        .hint("leave `conversion` out of `stages`")
+        .into()),
+    }
+}
+
+/// The section that a job's resolved YAML holds: the file is the section itself or, when written by hand, may hold it
+/// under the job's name.
+fn section<S: Section>(job: WorkerJob, config: &Path) -> Result<S> {
+    let config = ResolvedConfig::from_file(config)?;
+    let is_nested = config
+        .get(job.name())
+        .is_some_and(|node| node.as_map().is_some());
+    Ok(read_section(
+        &config,
+        if is_nested { job.name() } else { "" },
+    )?)
 }

@@ -12,6 +12,8 @@ mod shipped_configs;
 #[cfg(feature = "worker")]
 mod quickstart;
 #[cfg(feature = "worker")]
+mod tiny_models;
+#[cfg(feature = "worker")]
 mod worker_eval;
 #[cfg(feature = "worker")]
 mod worker_train;

@@ -26,7 +26,7 @@ impl Sandbox {
         self.folder.path().join(name)
     }
 
-    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(&path, text).unwrap();
@@ -39,7 +39,7 @@ impl Sandbox {
 
     /// A shell script that can be run.
     pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.write(name, &format!("#!/bin/bash\n{text}"));
+        let path = self.write(name, format!("#!/bin/bash\n{text}"));
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -58,6 +58,8 @@ impl Sandbox {
             "NEMO_LAUNCHER_MEMORY_MEASURE",
             "PTUNE_LOG",
             "PTUNE_LOG_FILE",
+            "RANK",
+            "WORLD_SIZE",
         ] {
             command.env_remove(name);
         }
@@ -66,6 +68,21 @@ impl Sandbox {
 
     pub(crate) fn ptune(&self, words: &[&str]) -> Ran {
         self.ran(self.command(words).output().unwrap())
+    }
+
+    /// Runs the program and expects `status`, and never a panic.
+    #[track_caller]
+    pub(crate) fn expect(&self, words: &[&str], status: i32) -> Ran {
+        let ran = self.ptune(words);
+        assert!(!ran.stderr.contains("panicked at"), "{}", ran.stderr);
+        assert_eq!(
+            ran.status,
+            Some(status),
+            "stdout:\n{}\nstderr:\n{}",
+            ran.stdout,
+            ran.stderr
+        );
+        ran
     }
 
     pub(crate) fn ran(&self, output: Output) -> Ran {

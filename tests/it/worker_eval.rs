@@ -1,1 +1,166 @@
-//! (filled by its area)
+//! The evaluation job as a whole command, on tiny random models.
+
+use crate::sandbox::{Ran, Sandbox};
+use crate::tiny_models::{tiny_gpt2, tiny_t5};
+
+const TEMPLATE: &str = "
+task_templates:
+- taskname: squad
+  prompt_template: '{context} {question} {answer}'
+  total_virtual_tokens: 0
+  virtual_token_splits: []
+  truncate_field: context
+  answer_only_loss: true
+  answer_field: answer
+";
+
+fn rows() -> String {
+    let mut text: String = (0..7)
+        .map(|row| {
+            format!(
+                "{{\"taskname\":\"squad\",\"context\":\"{}\",\"question\":\"q{row}\",\"answer\":\"a\"}}\n",
+                "c".repeat(3 + 5 * row)
+            )
+        })
+        .collect();
+    text.push_str(
+        "{\"taskname\":\"squad\",\"context\":\"c\",\"question\":\"q\",\"answers\":[\"one\",\"two\"]}\n",
+    );
+    text
+}
+
+fn config(sandbox: &Sandbox, model: &str, batch_size: usize, more: &str) -> String {
+    sandbox.write("test.jsonl", rows());
+    let text = format!(
+        "
+run: {{name: eval, results_dir: out}}
+trainer: {{devices: 1, num_nodes: 1, accelerator: cpu, precision: 32}}
+language_model_path: {model}
+data: {{test_ds: [test.jsonl], micro_batch_size: {batch_size}, global_batch_size: {batch_size}}}
+inference: {{tokens_to_generate: 6}}
+{TEMPLATE}{more}"
+    );
+    let name = format!("eval{batch_size}.yaml");
+    sandbox.write(&name, text);
+    name
+}
+
+fn evaluate(sandbox: &Sandbox, config: &str, status: i32) -> Ran {
+    sandbox.expect(&["worker", "evaluation", "--config", config], status)
+}
+
+#[test]
+fn every_row_gets_one_prediction_in_its_order_and_the_scores_are_written() {
+    for t5 in [false, true] {
+        let sandbox = Sandbox::new();
+        let model = if t5 {
+            tiny_t5(&sandbox.path("model"))
+        } else {
+            tiny_gpt2(&sandbox.path("model"))
+        };
+        evaluate(
+            &sandbox,
+            &config(&sandbox, model.to_str().unwrap(), 3, ""),
+            0,
+        );
+        let metrics: serde_json::Value =
+            serde_json::from_str(&sandbox.read("out/results/metrics.json")).unwrap();
+        assert_eq!(metrics["count"], 8);
+        for key in ["exact_match", "f1"] {
+            let score = metrics[key].as_f64().unwrap();
+            assert!((0.0..=100.0).contains(&score), "{key} {score}");
+        }
+        let lines: Vec<serde_json::Value> = sandbox
+            .read("out/results/predictions.jsonl")
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(
+            lines
+                .iter()
+                .map(|line| line["line"].as_u64().unwrap())
+                .collect::<Vec<_>>(),
+            (1..=8).collect::<Vec<_>>()
+        );
+        assert_eq!(lines[7]["answers"], serde_json::json!(["one", "two"]));
+        assert_eq!(
+            sandbox.read("out/results/predictions.txt").lines().count(),
+            8
+        );
+    }
+}
+
+#[test]
+fn the_batch_size_changes_no_answer() {
+    for t5 in [false, true] {
+        let sandbox = Sandbox::new();
+        let model = if t5 {
+            tiny_t5(&sandbox.path("model"))
+        } else {
+            tiny_gpt2(&sandbox.path("model"))
+        };
+        let mut answers = vec![];
+        for batch_size in [1, 8] {
+            evaluate(
+                &sandbox,
+                &config(&sandbox, model.to_str().unwrap(), batch_size, ""),
+                0,
+            );
+            answers.push(sandbox.read("out/results/predictions.jsonl"));
+        }
+        assert_eq!(answers[0], answers[1]);
+    }
+}
+
+#[test]
+fn a_ground_truth_file_replaces_the_rows_own_answers() {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("model"));
+    let truth: String = (0..8)
+        .map(|row| format!("{{\"answer\":[\"t{row}\",\"u\"]}}\n"))
+        .collect();
+    sandbox.write("truth.jsonl", truth);
+    let config = config(
+        &sandbox,
+        model.to_str().unwrap(),
+        4,
+        "ground_truth_file_path: truth.jsonl\n",
+    );
+    evaluate(&sandbox, &config, 0);
+    let predictions = sandbox.read("out/results/predictions.jsonl");
+    let third: serde_json::Value =
+        serde_json::from_str(predictions.lines().nth(2).unwrap()).unwrap();
+    assert_eq!(third["answers"], serde_json::json!(["t2", "u"]));
+}
+
+#[test]
+fn a_ground_truth_of_another_length_is_refused() {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("model"));
+    sandbox.write("truth.jsonl", "{\"answer\":\"t\"}\n");
+    let config = config(
+        &sandbox,
+        model.to_str().unwrap(),
+        4,
+        "ground_truth_file_path: truth.jsonl\n",
+    );
+    let stderr = evaluate(&sandbox, &config, 1).stderr;
+    assert!(
+        stderr.contains("truth.jsonl") && stderr.contains("8"),
+        "{stderr}"
+    );
+    assert!(!sandbox.path("out/results/metrics.json").exists());
+}
+
+#[test]
+fn a_prompt_archive_that_is_missing_or_no_archive_is_named() {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("model"));
+    sandbox.write("broken.nemo", "hello");
+    for (path, status) in [("nowhere.nemo", 2), ("broken.nemo", 1)] {
+        let more = format!("virtual_prompt_model_file: {path}\n");
+        let config = config(&sandbox, model.to_str().unwrap(), 4, &more);
+        let stderr = evaluate(&sandbox, &config, status).stderr;
+        assert!(stderr.contains(path), "{stderr}");
+    }
+}

@@ -1,0 +1,61 @@
+//! First values of a directly trained prompt (prompt tuning, Lester et al. 2021).
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Device, Tensor};
+
+use crate::model::LanguageModel;
+use crate::sys::rng::SeededRng;
+
+/// How many of the vocabulary's first pieces `vocabulary` draws from: tokenizers list common pieces first, and Lester
+/// et al. sample among the 5,000 most common.
+const COMMON_PIECES: usize = 5000;
+
+/// Normal numbers with the variance of Glorot and Bengio (2010), 2 / (V + H): NeMo's `random`. [V, H]
+pub fn random(
+    virtual_tokens: usize,
+    hidden_size: usize,
+    rng: &mut SeededRng,
+    device: &Device,
+) -> Result<Tensor> {
+    let std = (2.0 / (virtual_tokens + hidden_size) as f64).sqrt();
+    let numbers = rng.normals(virtual_tokens * hidden_size, std);
+    Ok(Tensor::from_vec(
+        numbers,
+        (virtual_tokens, hidden_size),
+        device,
+    )?)
+}
+
+/// The word embeddings of `ids`, repeated or cut to V rows: NeMo's `text`. [V, H]
+///
+/// # Errors
+/// When the text has no tokens.
+pub fn text(ids: &[u32], virtual_tokens: usize, model: &LanguageModel) -> Result<Tensor> {
+    ensure!(
+        !ids.is_empty(),
+        "the text that initialises a prompt has no tokens"
+    );
+    let rows: Vec<u32> = ids.iter().copied().cycle().take(virtual_tokens).collect();
+    Ok(model.embed_tokens(&rows)?.to_dtype(DType::F32)?.detach())
+}
+
+/// The word embeddings of pieces drawn from the vocabulary's common part, without those in `special`. [V, H]
+pub fn vocabulary(
+    virtual_tokens: usize,
+    special: &[u32],
+    rng: &mut SeededRng,
+    model: &LanguageModel,
+) -> Result<Tensor> {
+    let bound = model.vocab_size().min(COMMON_PIECES);
+    let candidates: Vec<u32> = (0..bound as u32)
+        .filter(|id| !special.contains(id))
+        .collect();
+    ensure!(
+        !candidates.is_empty(),
+        "the vocabulary has no piece to initialise a prompt from"
+    );
+    let rows: Vec<u32> = (0..virtual_tokens)
+        .map(|_| candidates[rng.below(candidates.len())])
+        .collect();
+    Ok(model.embed_tokens(&rows)?.to_dtype(DType::F32)?.detach())
+}

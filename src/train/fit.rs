@@ -1,0 +1,343 @@
+//! The training loop, on one page.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+
+use super::checkpoint::{CheckpointFolder, TrainState};
+use super::clip::{clip_coefficient, gradient_norm};
+use super::metrics::{MetricSink, StepMetrics, ValidationMetrics};
+use super::optimizer::AdamW;
+use super::schedule::Schedule;
+use super::step::LossContext;
+use crate::data::dataset::Dataset;
+use crate::data::sampler::Sampler;
+use crate::diag::Diagnostic;
+use crate::dist::Communicator;
+use crate::prompt::VirtualPrompts;
+use crate::sys::shutdown::Shutdown;
+
+/// Numbers that shape a run.
+#[derive(Clone, Debug)]
+pub struct FitOptions {
+    /// Optimizer steps in all.
+    pub max_steps: u64,
+    /// Rows of one forward and backward pass.
+    pub micro_batch_size: usize,
+    /// Rows of one validation batch.
+    pub validation_batch_size: usize,
+    /// Steps between validations; `None` validates at the end alone.
+    pub val_check_interval: Option<u64>,
+    /// Steps between logged ones.
+    pub log_every_n_steps: u64,
+    /// Limit of the gradient norm.
+    pub gradient_clip_val: Option<f64>,
+    /// Stop after this many validations without an improvement of at least `min_delta`.
+    pub early_stopping: Option<EarlyStopping>,
+    /// Go back to the best validated state at the end.
+    pub save_best_model: bool,
+    /// Go on from the last checkpoint where there is one.
+    pub resume_if_exists: bool,
+}
+
+/// Keys of `early_stopping_callback_params`.
+#[derive(Clone, Copy, Debug)]
+pub struct EarlyStopping {
+    /// Validations to wait.
+    pub patience: u64,
+    /// Smallest improvement that counts.
+    pub min_delta: f64,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// All steps were done.
+    Done,
+    /// The validation loss no longer fell.
+    EarlyStopping,
+    /// A signal of this number asked for it; the state is saved and can be resumed.
+    Signal(i32),
+}
+
+/// What a run leaves behind besides the trained prompts.
+#[derive(Clone, Debug)]
+pub struct FitOutcome {
+    /// Why it ended.
+    pub stop: Stop,
+    /// Where it ended.
+    pub state: TrainState,
+    /// The last validation loss of the prompts as they are now.
+    pub val_loss: Option<f64>,
+}
+
+/// What a run works on.
+pub struct FitParts<'a> {
+    /// Turns batches into losses over the frozen model.
+    pub context: LossContext<'a>,
+    /// Trained in place.
+    pub prompts: &'a VirtualPrompts,
+    /// Holds the trainable tensors of `prompts`.
+    pub optimizer: &'a mut AdamW,
+    /// Learning rate by step.
+    pub schedule: &'a dyn Schedule,
+    /// Rows to learn from.
+    pub train: &'a Dataset,
+    /// Order of those rows.
+    pub sampler: &'a mut Sampler,
+    /// Rows to validate on.
+    pub validation: Option<&'a Dataset>,
+    /// Where checkpoints go.
+    pub checkpoints: &'a CheckpointFolder,
+    /// Who is told about the run.
+    pub sinks: &'a mut [Box<dyn MetricSink>],
+    /// The other ranks.
+    pub communicator: &'a dyn Communicator,
+    /// Asks the run to stop.
+    pub shutdown: Shutdown,
+}
+
+/// Where a run begins: at nothing, or where its last checkpoint stands. The optimizer is brought to that state.
+pub fn restore(
+    options: &FitOptions,
+    checkpoints: &CheckpointFolder,
+    optimizer: &mut AdamW,
+    fingerprint: &str,
+) -> Result<TrainState> {
+    let fresh = TrainState {
+        fingerprint: fingerprint.to_owned(),
+        ..TrainState::default()
+    };
+    if !options.resume_if_exists {
+        return Ok(fresh);
+    }
+    let path = checkpoints.last();
+    let Some((state, tensors)) = checkpoints.load(&path)? else {
+        return Ok(fresh);
+    };
+    if state.fingerprint != fingerprint {
+        return Err(Diagnostic::configuration(
+            "this results folder holds a checkpoint of another run",
+        )
+        .note(format!(
+            "checkpoint: {} ({})",
+            path.display(),
+            state.fingerprint
+        ))
+        .note(format!("this run: {fingerprint}"))
+        .hint("give this run its own folder with `prompt_learning.run.results_dir=…`")
+        .hint("or start over with `prompt_learning.exp_manager.resume_if_exists=False`")
+        .into());
+    }
+    optimizer
+        .restore(&tensors, state.global_step)
+        .with_context(|| format!("resuming from {}", path.display()))?;
+    tracing::info!(
+        "resuming at step {} from {}",
+        state.global_step,
+        path.display()
+    );
+    Ok(state)
+}
+
+/// Trains from `state` until the steps are done, nothing improves, or somebody asks to stop.
+pub fn fit(
+    parts: &mut FitParts<'_>,
+    options: &FitOptions,
+    mut state: TrainState,
+) -> Result<FitOutcome> {
+    let mut val_loss = None;
+    let mut stop = if state.finished {
+        Some(Stop::Done)
+    } else {
+        None
+    };
+    while stop.is_none() && state.global_step < options.max_steps {
+        let started = Instant::now();
+        let step = state.global_step + 1;
+        let lr = parts.schedule.learning_rate(state.global_step);
+        let batch = parts.sampler.batch_at(state.consumed_samples);
+        let rows = batch.of_rank(parts.communicator.rank(), parts.communicator.world_size());
+        let outcome =
+            gradients(parts, options, &rows).with_context(|| format!("in training step {step}"))?;
+        let grad_norm = gradient_norm(&outcome.gradients)?;
+        ensure_finite(step, outcome.loss, grad_norm)?;
+        let coefficient = clip_coefficient(grad_norm, options.gradient_clip_val);
+        parts.optimizer.step(&outcome.gradients, coefficient, lr)?;
+
+        state.global_step = step;
+        state.consumed_samples = batch.consumed_samples;
+        let metrics = StepMetrics {
+            step,
+            loss: outcome.loss,
+            lr,
+            grad_norm,
+            tokens: outcome.tokens,
+            step_seconds: started.elapsed().as_secs_f64(),
+            epoch: batch.epoch,
+            consumed_samples: state.consumed_samples,
+        };
+        let last = step == options.max_steps;
+        let log = step % options.log_every_n_steps.max(1) == 0 || step == 1 || last;
+        for sink in &mut *parts.sinks {
+            sink.step(&metrics, log)?;
+        }
+
+        let due = options
+            .val_check_interval
+            .is_some_and(|interval| step % interval == 0);
+        if parts.validation.is_some() && (due || last) {
+            let (loss, improved) = validate_and_keep_best(parts, options, &mut state)?;
+            val_loss = Some(loss);
+            let patience = options.early_stopping.map(|early| early.patience);
+            if !improved
+                && patience.is_some_and(|wait| state.validations_without_improvement >= wait)
+            {
+                stop = Some(Stop::EarlyStopping);
+            }
+        }
+        if stop.is_none()
+            && let Some(signal) = parts.shutdown.requested()
+        {
+            stop = Some(Stop::Signal(signal));
+        }
+        state.finished = last || stop == Some(Stop::EarlyStopping);
+        if state.finished || due || matches!(stop, Some(Stop::Signal(_))) {
+            parts
+                .checkpoints
+                .save(&parts.checkpoints.last(), &state, &parts.optimizer.state()?)?;
+        }
+    }
+    for sink in &mut *parts.sinks {
+        sink.finish()?;
+    }
+    let stop = stop.unwrap_or(Stop::Done);
+    if options.save_best_model
+        && !matches!(stop, Stop::Signal(_))
+        && let Some((best, step)) = state.best
+        && let Some((_, tensors)) = parts.checkpoints.load(&parts.checkpoints.best())?
+    {
+        tracing::info!("taking the virtual tokens of step {step}, val_loss {best:.4}");
+        parts.optimizer.restore(&tensors, step)?;
+        val_loss = Some(best);
+    }
+    Ok(FitOutcome {
+        stop,
+        state,
+        val_loss,
+    })
+}
+
+struct Gradients {
+    gradients: Vec<Tensor>,
+    loss: f64,
+    tokens: usize,
+}
+
+/// Loss and gradients of one global batch: the mean over micro-batches of each one's mean, as NeMo's schedule gives it.
+fn gradients(parts: &FitParts<'_>, options: &FitOptions, indices: &[usize]) -> Result<Gradients> {
+    ensure!(!indices.is_empty(), "a step without rows");
+    let micro_batches: Vec<&[usize]> = indices.chunks(options.micro_batch_size).collect();
+    let scale = 1.0 / micro_batches.len() as f64;
+    let mut total: Option<Vec<Tensor>> = None;
+    let (mut loss, mut tokens) = (0.0, 0);
+    for rows in &micro_batches {
+        let batch = parts
+            .context
+            .collate(rows.iter().map(|index| &parts.train.examples[*index]));
+        tokens += batch.tokens();
+        let micro_loss = parts.context.loss(&batch, parts.prompts, scale)?;
+        let gradients = parts.optimizer.gradients(&micro_loss.backward()?)?;
+        loss += f64::from(micro_loss.to_scalar::<f32>()?);
+        total = Some(match total {
+            None => gradients,
+            Some(sums) => sums
+                .iter()
+                .zip(&gradients)
+                .map(|(sum, new)| sum + new)
+                .collect::<Result<_, _>>()?,
+        });
+    }
+    let gradients = total
+        .unwrap_or_default()
+        .iter()
+        .map(|gradient| parts.communicator.all_reduce_mean(gradient))
+        .collect::<Result<_>>()?;
+    Ok(Gradients {
+        gradients,
+        loss,
+        tokens,
+    })
+}
+
+fn ensure_finite(step: u64, loss: f64, grad_norm: f64) -> Result<()> {
+    if loss.is_finite() && grad_norm.is_finite() {
+        return Ok(());
+    }
+    Err(Diagnostic::job(format!("training step {step} gave loss {loss} and gradient norm {grad_norm}"))
+        .note("the virtual tokens of the step before are unharmed; nothing was saved from this one")
+        .hint("lower `prompt_learning.model.optim.lr`, or run with `prompt_learning.trainer.precision=32`")
+        .into())
+}
+
+/// Validates, and keeps the state where no earlier one was better. Returns the loss and whether it improved enough.
+fn validate_and_keep_best(
+    parts: &mut FitParts<'_>,
+    options: &FitOptions,
+    state: &mut TrainState,
+) -> Result<(f64, bool)> {
+    let started = Instant::now();
+    let dataset = parts.validation.context("validation without data")?;
+    let val_loss = validation_loss(
+        &parts.context,
+        parts.prompts,
+        dataset,
+        options.validation_batch_size,
+    )?;
+    let best = state.best.is_none_or(|(best, _)| val_loss < best);
+    let min_delta = options.early_stopping.map_or(0.0, |early| early.min_delta);
+    let improved = state
+        .best
+        .is_none_or(|(best, _)| val_loss < best - min_delta);
+    state.validations_without_improvement = if improved {
+        0
+    } else {
+        state.validations_without_improvement + 1
+    };
+    if best {
+        state.best = Some((val_loss, state.global_step));
+        parts
+            .checkpoints
+            .save(&parts.checkpoints.best(), state, &parts.optimizer.state()?)?;
+    }
+    let metrics = ValidationMetrics {
+        step: state.global_step,
+        val_loss,
+        validation_seconds: started.elapsed().as_secs_f64(),
+        best,
+    };
+    for sink in &mut *parts.sinks {
+        sink.validation(&metrics)?;
+    }
+    Ok((val_loss, improved))
+}
+
+/// Mean over batches of each batch's mean loss, in file order. The prompts are made into plain tensors first, so that
+/// nothing is kept for a backward pass.
+pub fn validation_loss(
+    context: &LossContext<'_>,
+    prompts: &VirtualPrompts,
+    dataset: &Dataset,
+    batch_size: usize,
+) -> Result<f64> {
+    let frozen = VirtualPrompts::frozen(prompts.table()?);
+    let (mut sum, mut batches) = (0.0, 0usize);
+    for rows in dataset.examples.chunks(batch_size.max(1)) {
+        let batch = context.collate(rows);
+        sum += f64::from(context.loss(&batch, &frozen, 1.0)?.to_scalar::<f32>()?);
+        batches += 1;
+    }
+    ensure!(batches > 0, "the validation data have no rows");
+    Ok(sum / batches as f64)
+}

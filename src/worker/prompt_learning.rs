@@ -1,0 +1,410 @@
+//! The prompt learning job: frozen model and rows in, trained virtual tokens out.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use indexmap::IndexMap;
+
+use super::devices::{self, Role};
+use super::frozen_model::FrozenModel;
+use super::report;
+use super::tasks;
+use crate::data::dataset::Dataset;
+use crate::data::jsonl::Purpose;
+use crate::data::sampler::Sampler;
+use crate::diag::Diagnostic;
+use crate::dist::Solo;
+use crate::export::nemo::PromptArchive;
+use crate::model::LanguageModel;
+use crate::prompt::template::TaskTemplate;
+use crate::prompt::{EncoderConfig, EncoderType, PromptEncoder, PromptTable, VirtualPrompts, init};
+use crate::schema::{
+    PromptEncoderType, PromptInitMethod, PromptLearning, PromptLearningModel, VirtualPromptStyle,
+};
+use crate::sys::rng::SeededRng;
+use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
+use crate::train::fit::{EarlyStopping, FitParts, restore};
+use crate::train::metrics::{Console, JsonLines, MetricSink};
+use crate::train::schedule::Constant;
+use crate::train::step::LossContext;
+use crate::train::{
+    AdamW, AdamWConfig, CheckpointFolder, CosineAnnealing, FitOptions, Schedule, Stop, fit,
+};
+
+/// Stream of the run's seed that first values are drawn from; the order of rows has streams of its own.
+const STREAM_PROMPT: u64 = 1;
+
+/// Trains what the section asks for.
+pub(super) fn run(section: &PromptLearning) -> Result<i32> {
+    let started = Instant::now();
+    let shutdown = Shutdown::listen();
+    let model_section = &section.model;
+    let role = devices::role(
+        model_section.tensor_model_parallel_size,
+        model_section.pipeline_model_parallel_size,
+    )?;
+    if role == Role::Watches {
+        return Ok(0);
+    }
+    check_style(model_section.virtual_prompt_style)?;
+
+    // Everything that can be wrong with templates and rows is said before a weight is used.
+    let templates = TaskTemplate::parse_all(&model_section.task_templates)?;
+    let device = devices::device(section.trainer.accelerator)?;
+    let frozen = FrozenModel::load(
+        &model_section.language_model_path,
+        model_section.tokenizer_path.as_deref(),
+        devices::dtype(section.trainer.precision, &device),
+        &device,
+    )?;
+    let load = |paths: &[std::path::PathBuf], what: &str| -> Result<Dataset> {
+        let options = tasks::dataset_options(&frozen, &model_section.data, Purpose::Learn);
+        let paths = tasks::data_files(paths, &section.log_dir())?;
+        let dataset = Dataset::load(&paths, &templates, &frozen.tokenizer, &options)
+            .with_context(|| format!("reading the {what} data"))?;
+        report::dataset(what, &dataset);
+        Ok(dataset)
+    };
+    let train = load(&model_section.data.train_ds, "training")?;
+    let validation = if model_section.data.validation_ds.is_empty() {
+        None
+    } else {
+        Some(load(&model_section.data.validation_ds, "validation")?)
+    };
+
+    let existing = existing_tasks(model_section, &templates, &frozen, &device)?;
+    let prompts = new_prompts(model_section, &templates, &frozen, existing, &device)?;
+    let mut optimizer = AdamW::new(
+        AdamWConfig {
+            betas: (model_section.optim.betas[0], model_section.optim.betas[1]),
+            eps: model_section.optim.eps,
+            weight_decay: model_section.optim.weight_decay,
+        },
+        prompts.named_parameters(),
+    )?;
+    let trainable: usize = optimizer.vars().map(|(_, var)| var.elem_count()).sum();
+    let tasks: Vec<(String, usize)> = templates
+        .iter()
+        .map(|template| (template.taskname.clone(), template.total_virtual_tokens))
+        .collect();
+
+    let mut sampler = Sampler::new(
+        train.examples.len(),
+        model_section.global_batch_size,
+        model_section.seed,
+        model_section.data.shuffle,
+        true,
+    )?;
+    let options = fit_options(section, &train)?;
+    let schedule = schedule(model_section, options.max_steps)?;
+    let log_dir = section.log_dir();
+    let checkpoints = CheckpointFolder::new(log_dir.join("checkpoints"));
+    let fingerprint = fingerprint(section, &train, trainable, options.max_steps);
+    let state = restore(&options, &checkpoints, &mut optimizer, &fingerprint)?;
+    tracing::info!(
+        "training {} for {}: {trainable} numbers, {} rows, {} steps of {} rows",
+        model_section.new_tasks.join(", "),
+        style_name(model_section.virtual_prompt_style),
+        train.examples.len(),
+        options.max_steps,
+        model_section.global_batch_size
+    );
+    let mut sinks: Vec<Box<dyn MetricSink>> = vec![
+        Box::new(Console::new(options.max_steps, state.global_step)),
+        Box::new(JsonLines::open(
+            &log_dir.join("metrics.jsonl"),
+            state.global_step,
+        )?),
+    ];
+    let outcome = fit(
+        &mut FitParts {
+            context: LossContext {
+                model: &frozen.model,
+                tasks: &tasks,
+                architecture: frozen.architecture(),
+                pseudo_token_ids_start: frozen.pseudo_token_ids_start(),
+            },
+            prompts: &prompts,
+            optimizer: &mut optimizer,
+            schedule: schedule.as_ref(),
+            train: &train,
+            sampler: &mut sampler,
+            validation: validation.as_ref(),
+            checkpoints: &checkpoints,
+            sinks: &mut sinks,
+            communicator: &Solo,
+            shutdown,
+        },
+        &options,
+        state,
+    )?;
+    if let Stop::Signal(signal) = outcome.stop {
+        tracing::warn!(
+            "stopped by signal {signal} after step {}; the same command goes on from there",
+            outcome.state.global_step
+        );
+        return Ok(EXIT_STOPPED);
+    }
+
+    save(
+        section,
+        &prompts.table()?,
+        matches!(frozen.model, LanguageModel::T5(_)),
+    )?;
+    report::training(section, &outcome, started.elapsed());
+    Ok(0)
+}
+
+fn check_style(style: VirtualPromptStyle) -> Result<()> {
+    match style {
+        VirtualPromptStyle::PTuning | VirtualPromptStyle::PromptTuning => Ok(()),
+        VirtualPromptStyle::Inference | VirtualPromptStyle::NoPrompts => {
+            Err(Diagnostic::configuration(format!(
+                "`virtual_prompt_style` is `{}`, which trains nothing",
+                style_name(style)
+            ))
+            .note("expected `p-tuning` or `prompt-tuning`")
+            .hint("to score a model without virtual tokens run the evaluation stage: stages=[evaluation]")
+            .into())
+        }
+    }
+}
+
+fn style_name(style: VirtualPromptStyle) -> &'static str {
+    match style {
+        VirtualPromptStyle::PTuning => "p-tuning",
+        VirtualPromptStyle::PromptTuning => "prompt-tuning",
+        VirtualPromptStyle::Inference => "inference",
+        VirtualPromptStyle::NoPrompts => "no-prompts",
+    }
+}
+
+/// The finished tasks of `restore_path`, as they are.
+fn existing_tasks(
+    section: &PromptLearningModel,
+    templates: &[TaskTemplate],
+    frozen: &FrozenModel,
+    device: &Device,
+) -> Result<PromptTable> {
+    let Some(path) = &section.restore_path else {
+        return Ok(PromptTable::new());
+    };
+    let archive = PromptArchive::open(path)
+        .with_context(|| format!("reading the prompts of `restore_path` {}", path.display()))?;
+    let table = tasks::table_of(&archive, device)?;
+    let mut kept = PromptTable::new();
+    for task in &section.existing_tasks {
+        let embeddings = table.get(task)?;
+        let template = templates.iter().find(|template| template.taskname == *task);
+        let expected = [
+            template.map_or(0, |template| template.total_virtual_tokens),
+            frozen.model.hidden_size(),
+        ];
+        if embeddings.dims() != expected {
+            return Err(Diagnostic::configuration(format!(
+                "task `{task}` of {} has virtual tokens of shape {:?}, its template and the frozen model need {expected:?}",
+                path.display(),
+                embeddings.dims()
+            ))
+            .into());
+        }
+        kept.insert(task.as_str(), embeddings)?;
+    }
+    Ok(kept)
+}
+
+/// First values of what is trained.
+fn new_prompts(
+    section: &PromptLearningModel,
+    templates: &[TaskTemplate],
+    frozen: &FrozenModel,
+    existing: PromptTable,
+    device: &Device,
+) -> Result<VirtualPrompts> {
+    let mut rng = SeededRng::new(section.seed, STREAM_PROMPT);
+    let hidden_size = frozen.model.hidden_size();
+    let virtual_tokens_of = |task: &str| {
+        templates
+            .iter()
+            .find(|template| template.taskname == task)
+            .map(|template| template.total_virtual_tokens)
+            .with_context(|| format!("there is no template for task `{task}`"))
+    };
+    match section.virtual_prompt_style {
+        VirtualPromptStyle::PTuning => {
+            let mut names = IndexMap::new();
+            let mut virtual_tokens = None;
+            for task in &section.new_tasks {
+                let count = virtual_tokens_of(task)?;
+                let first = *virtual_tokens.get_or_insert(count);
+                if count != first {
+                    return Err(Diagnostic::configuration(format!(
+                        "tasks that are p-tuned together share one encoder, but `{}` has {first} virtual tokens and \
+                         `{task}` has {count}",
+                        section.new_tasks[0]
+                    ))
+                    .hint("give them the same `total_virtual_tokens`, or tune them one after another")
+                    .into());
+                }
+                let ids = frozen.tokenizer.encode(task)?;
+                names.insert(
+                    task.clone(),
+                    frozen.model.embed_tokens(&ids)?.to_dtype(DType::F32)?,
+                ); // [T, H]
+            }
+            let settings = &section.p_tuning;
+            let encoder_type = match settings.encoder_type {
+                PromptEncoderType::Mlp => EncoderType::Mlp,
+                PromptEncoderType::TpMlp => EncoderType::TpMlp,
+                other => {
+                    return Err(Diagnostic::configuration(format!(
+                        "the prompt encoder {other:?} cannot be trained by this version"
+                    ))
+                    .hint("prompt_learning.model.p_tuning.encoder_type=tpmlp")
+                    .into());
+                }
+            };
+            let default_width = match encoder_type {
+                EncoderType::TpMlp => 2048,
+                EncoderType::Mlp => hidden_size / 2,
+            };
+            let encoder = PromptEncoder::new(
+                &EncoderConfig {
+                    encoder_type,
+                    total_virtual_tokens: virtual_tokens.unwrap_or(0),
+                    hidden_size,
+                    encoder_hidden: settings.encoder_hidden.unwrap_or(default_width),
+                    num_layers: settings.num_layers,
+                    init_std: settings.init_std,
+                },
+                &mut rng,
+                device,
+            )?;
+            Ok(VirtualPrompts::p_tuning(existing, encoder, names))
+        }
+        _ => {
+            let settings = section.initialisation();
+            let mut first_values: IndexMap<String, Tensor> = IndexMap::new();
+            for (index, task) in section.new_tasks.iter().enumerate() {
+                let count = virtual_tokens_of(task)?;
+                let method = settings
+                    .new_prompt_init_methods
+                    .get(index)
+                    .copied()
+                    .unwrap_or(PromptInitMethod::Random);
+                let text = settings
+                    .new_prompt_init_text
+                    .get(index)
+                    .and_then(Option::as_deref);
+                let values = match method {
+                    PromptInitMethod::Random => init::random(count, hidden_size, &mut rng, device)?,
+                    PromptInitMethod::Vocab => {
+                        let special = frozen.tokenizer.special;
+                        let special: Vec<u32> =
+                            [special.bos, special.eos, special.pad, special.unk]
+                                .into_iter()
+                                .flatten()
+                                .collect();
+                        init::vocabulary(count, &special, &mut rng, &frozen.model)?
+                    }
+                    PromptInitMethod::Text => {
+                        let ids = frozen.tokenizer.encode(text.unwrap_or_default())?;
+                        init::text(&ids, count, &frozen.model)?
+                    }
+                };
+                first_values.insert(task.clone(), values);
+            }
+            VirtualPrompts::prompt_tuning(existing, &first_values)
+        }
+    }
+}
+
+fn fit_options(section: &PromptLearning, train: &Dataset) -> Result<FitOptions> {
+    let (trainer, model) = (&section.trainer, &section.model);
+    let epoch_steps = train.examples.len() / model.global_batch_size;
+    let max_steps = match (trainer.step_limit(), trainer.epoch_limit()) {
+        (Some(steps), Some(epochs)) if trainer.max_epochs > 0 => {
+            steps.min(epochs.saturating_mul(epoch_steps))
+        }
+        (Some(steps), _) => steps,
+        (None, Some(epochs)) => epochs.saturating_mul(epoch_steps),
+        (None, None) => {
+            return Err(Diagnostic::configuration("nothing limits the training")
+                .hint("prompt_learning.trainer.max_steps=1000")
+                .into());
+        }
+    };
+    let exp_manager = &section.exp_manager;
+    let early = &exp_manager.early_stopping_callback_params;
+    Ok(FitOptions {
+        max_steps: max_steps as u64,
+        micro_batch_size: model.micro_batch_size,
+        validation_batch_size: model
+            .validation_micro_batch_size
+            .unwrap_or(model.micro_batch_size),
+        val_check_interval: Some(trainer.val_check_interval.steps(epoch_steps) as u64),
+        log_every_n_steps: trainer.log_every_n_steps as u64,
+        gradient_clip_val: trainer.gradient_clip_val,
+        early_stopping: exp_manager
+            .create_early_stopping_callback
+            .then_some(EarlyStopping {
+                patience: early.patience as u64,
+                min_delta: early.min_delta,
+            }),
+        save_best_model: exp_manager.checkpoint_callback_params.save_best_model,
+        resume_if_exists: exp_manager.resume_if_exists,
+    })
+}
+
+fn schedule(section: &PromptLearningModel, max_steps: u64) -> Result<Box<dyn Schedule>> {
+    let optim = &section.optim;
+    let Some(sched) = &optim.sched else {
+        return Ok(Box::new(Constant {
+            lr: optim.lr,
+            warmup_steps: 0,
+        }));
+    };
+    let max_steps = sched.max_steps.map_or(max_steps, |steps| steps as u64);
+    let cosine = CosineAnnealing::new(
+        optim.lr,
+        sched.min_lr,
+        sched.warmup_steps as u64,
+        sched.constant_steps as u64,
+        max_steps,
+    )
+    .map_err(|error| {
+        Diagnostic::configuration(error.to_string())
+            .hint("prompt_learning.model.optim.sched.warmup_steps=0 prompt_learning.model.optim.sched.constant_steps=0")
+    })?;
+    Ok(Box::new(cosine))
+}
+
+/// What must be equal between a run and the one that resumes it.
+fn fingerprint(
+    section: &PromptLearning,
+    train: &Dataset,
+    trainable: usize,
+    max_steps: u64,
+) -> String {
+    let model = &section.model;
+    format!(
+        "{} of {}, {trainable} numbers, seed {}, {} rows in batches of {}/{}, {max_steps} steps, lr {}",
+        style_name(model.virtual_prompt_style),
+        model.new_tasks.join("+"),
+        model.seed,
+        train.examples.len(),
+        model.global_batch_size,
+        model.micro_batch_size,
+        model.optim.lr
+    )
+}
+
+/// Writes the prompt archive at `model.nemo_path`.
+fn save(section: &PromptLearning, table: &PromptTable, is_t5: bool) -> Result<()> {
+    let path: &Path = &section.model.nemo_path;
+    PromptArchive::from_training(section, table.iter(), is_t5)?
+        .write(path)
+        .with_context(|| format!("saving the prompts to {}", path.display()))
+}

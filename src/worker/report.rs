@@ -1,0 +1,77 @@
+//! What a job says of its data and its results.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::devices;
+use crate::data::dataset::Dataset;
+use crate::eval::EvalReport;
+use crate::schema::{EvaluationPlan, PromptLearning};
+use crate::train::FitOutcome;
+
+/// Counts of a data set, and every kind of row that was shortened or left out.
+pub(super) fn dataset(what: &str, dataset: &Dataset) {
+    let lengths = dataset
+        .examples
+        .iter()
+        .map(|example| example.input_ids.len());
+    let mut lines = dataset.report.lines().into_iter();
+    tracing::info!(
+        "{what} data: {}; {} tokens in the longest row, {:.0} on average",
+        lines.next().unwrap_or_default(),
+        lengths.clone().max().unwrap_or(0),
+        lengths.sum::<usize>() as f64 / dataset.examples.len().max(1) as f64
+    );
+    for line in lines {
+        tracing::warn!("{what} data: {line}");
+    }
+}
+
+/// The end of a training: where things are and what to type next.
+pub(super) fn training(section: &PromptLearning, outcome: &FitOutcome, elapsed: Duration) {
+    let memory = devices::peak_memory_bytes().map_or(String::new(), |bytes| {
+        format!(", {:.2} GB of memory at most", bytes as f64 / 1e9)
+    });
+    tracing::info!(
+        "{} steps in {:.1} s{memory}{}",
+        outcome.state.global_step,
+        elapsed.as_secs_f64(),
+        outcome
+            .val_loss
+            .map_or(String::new(), |loss| format!(", val_loss {loss:.4}"))
+    );
+    tracing::info!("prompts: {}", section.model.nemo_path.display());
+    tracing::info!(
+        "metrics: {}",
+        section.log_dir().join("metrics.jsonl").display()
+    );
+}
+
+/// The end of an evaluation: the scores, and where things are.
+pub(super) fn evaluation(
+    report: &EvalReport,
+    baseline: Option<&EvalReport>,
+    plan: &EvaluationPlan,
+    metrics: &Path,
+) {
+    let line = |what: &str, report: &EvalReport| {
+        format!(
+            "{what:<24} exact match {:5.1}   F1 {:5.1}   {} rows",
+            report.exact_match, report.f1, report.count
+        )
+    };
+    if let Some(baseline) = baseline {
+        tracing::info!("{}", line("without virtual tokens", baseline));
+    }
+    let what = if plan.virtual_tokens && plan.prompt_path.is_some() {
+        "with virtual tokens"
+    } else {
+        "without virtual tokens"
+    };
+    tracing::info!("{}", line(what, report));
+    tracing::info!(
+        "predictions: {}",
+        plan.predictions.with_extension("jsonl").display()
+    );
+    tracing::info!("metrics: {}", metrics.display());
+}
