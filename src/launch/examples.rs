@@ -284,3 +284,35 @@ fn a_template_in_a_folder_replaces_the_programs_own_and_unknown_names_are_errors
         "{error}"
     );
 }
+
+#[test]
+fn a_job_that_stopped_after_saving_is_put_back_into_the_queue_and_a_failed_one_is_not() {
+    let mut job = job("p-demo");
+    job.groups = vec![CommandGroup {
+        commands: vec![command(&[&["exit", "75"]])],
+    }];
+    let run = |requeue: bool, status: &str| {
+        let mut job = job.clone();
+        job.groups[0].commands[0].lines[0][1] = status.into();
+        let cluster = cluster(ClusterType::Slurm, &[("requeue", requeue.into())]);
+        // Stand in for Slurm's programs.
+        let script = format!(
+            "srun() {{ while [ \"$1\" != bash ]; do shift; done; \"$@\"; }}\n\
+             scontrol() {{ echo \"scontrol $*\"; }}\n{}",
+            text(&cluster, &job)
+        );
+        let output = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .env("SLURM_JOB_ID", "7")
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).contains("scontrol requeue 7\n"),
+        )
+    };
+    assert_eq!(run(true, "75"), (Some(75), true));
+    assert_eq!(run(true, "1"), (Some(1), false));
+    assert_eq!(run(true, "0"), (Some(0), false));
+    assert_eq!(run(false, "75"), (Some(75), false));
+}

@@ -10,6 +10,7 @@ use super::quote::{inside_double_quotes, shell_quote};
 use super::{Cluster, JobSpec, Script, Templates};
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
+use crate::sys::shutdown::EXIT_STOPPED;
 
 /// Options of sbatch that take a value or stand alone, to tell a misspelt one.
 const SBATCH_OPTIONS: [&str; 94] = [
@@ -117,6 +118,9 @@ const NOT_DIRECTIVES: [&str; 5] = [
     "enable_vboost",
     "num_gpus",
 ];
+
+/// A job that never gets further than saving does not stay in the queue for ever.
+const RESTARTS: usize = 100;
 
 /// Text of a YAML value as Python's `str` gives it.
 pub fn python_text(value: &Value) -> String {
@@ -376,7 +380,16 @@ pub fn render(
     });
     let text = templates.render(
         "slurm.sh.j2",
-        context! { directives, exports => job.exports(), groups, vboost, memory_measure },
+        context! {
+            directives,
+            exports => job.exports(),
+            groups,
+            vboost,
+            memory_measure,
+            requeue => cluster.section.directives.get("requeue") == Some(&Value::Bool(true)),
+            stopped => EXIT_STOPPED,
+            restarts => RESTARTS,
+        },
     )?;
     Ok((Script { text }, odd))
 }

@@ -42,6 +42,10 @@ pub fn sbatch(script: &Path) -> Result<String> {
             {
                 diagnostic = diagnostic.note(line.trim().to_owned());
             }
+            // The first message of every cluster without GPUs, or whose GPUs Slurm does not count.
+            if stderr.contains("generic resource") {
+                diagnostic = diagnostic.hint("cluster.gpus_per_node=null");
+            }
             return Err(diagnostic.into());
         }
         parse_job_id(&stdout).ok_or_else(|| {

@@ -217,6 +217,11 @@ fn a_job_that_sbatch_refuses_is_an_error_with_its_words() {
         "{}",
         ran.stderr
     );
+    assert!(
+        ran.stderr.contains("cluster.gpus_per_node=null"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
