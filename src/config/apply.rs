@@ -69,7 +69,7 @@ fn apply_one(
     origin: Origin,
     texts: &SourceMap,
 ) -> Result<(), Refused> {
-    if word.package.is_some() || word.key.contains('/') {
+    if word.package.is_some() {
         return other(no_such_group(word));
     }
     let key = &word.key;
@@ -200,10 +200,10 @@ fn update(root: &mut Node, word: &Override, value: Node, force: bool) -> Result<
             }
             Value::List(items) => {
                 let index = index_of(part).unwrap_or(0);
-                if let Some(child) = items.get_mut(index) {
-                    if !child.is_container() {
-                        *child = empty;
-                    }
+                if let Some(child) = items.get_mut(index)
+                    && !child.is_container()
+                {
+                    *child = empty;
                 }
                 path.push(Key::Int(Integer::Small(index as i128)));
             }
@@ -319,6 +319,9 @@ fn unknown_key(root: &Node, word: &Override, parent: &[Key], part: &str) -> Diag
             super::defaults_list::shortened(&names)
         ));
     }
+    if word.key.contains('/') {
+        diagnostic = diagnostic.note(format!("there is no group `{}`", word.key));
+    }
     let plain = word.input.trim_start_matches(['+', '~']);
     diagnostic.hint(format!("to add a new key, write `+{plain}`"))
 }
@@ -347,6 +350,11 @@ fn delete(root: &mut Node, word: &Override, value: Option<&Node>) -> Result<(), 
             "`{key}` is {} and not {}, so it is not deleted",
             shortened(&str_of(&existing)),
             shortened(&str_of(value))
+        )));
+    }
+    if super::hydra_schema::is_fixed(key) {
+        return other(refused(format!(
+            "`{key}` is a fixed part of the configuration and cannot be deleted"
         )));
     }
     let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));

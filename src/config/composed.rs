@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use super::ResolvedConfig;
 use super::apply::apply;
 use super::defaults_list::{DefaultsList, ResultDefault, TreeLine, defaults_list};
+use super::hydra_schema;
 use super::interpolation::resolve::split_key;
 use super::interpolation::resolvers::Times;
 use super::interpolation::{Graph, ResolveError, ResolverContext, Resolvers};
@@ -93,6 +94,7 @@ pub fn compose_with(
         .map(|index| (&words[*index].0, words[*index].1))
         .collect();
     apply(&mut full, &values, &texts)?;
+    hydra_schema::check(&mut full, &texts)?;
     set_runtime(&mut full, request, &words, &list, &repository, &options)?;
     let mut root = full.clone();
     if let Some(mapping) = root.as_map_mut() {
@@ -171,7 +173,7 @@ pub(crate) fn parse_words(
                     at,
                     texts,
                 )
-                .code("OverrideParseException"));
+                .code(error.code));
             }
         }
         column += length + 1;
@@ -338,6 +340,9 @@ fn merge_files(list: &DefaultsList, repository: &ConfigRepository) -> Result<Nod
             merge_at(&mut root, &[], &wrapped, false, &ResolverContext::default())
         };
         result.map_err(|error| merge_refused(default, error, texts))?;
+        if default.package.starts_with("hydra") || file.content.child("hydra").is_some() {
+            hydra_schema::check(&mut root, texts)?;
+        }
     }
     Ok(root)
 }
@@ -629,12 +634,12 @@ impl Config {
         let (mut graph, id) = Graph::new(&self.full, self.context());
         let found = graph
             .select(id, key)
-            .map_err(|error| self.unresolved(&error))?;
+            .map_err(|error| unresolved(&error, self.texts()))?;
         found
             .map(|id| {
                 graph
                     .resolved_copy(id)
-                    .map_err(|error| self.unresolved(&error))
+                    .map_err(|error| unresolved(&error, self.texts()))
             })
             .transpose()
     }
@@ -647,7 +652,7 @@ impl Config {
         let (mut graph, id) = Graph::new(&self.root, self.context());
         graph
             .resolve_in_place(id)
-            .map_err(|error| self.unresolved(&error))?;
+            .map_err(|error| unresolved(&error, self.texts()))?;
         Ok(ResolvedConfig::new(graph.to_node(id), self.texts().clone()))
     }
 
@@ -662,7 +667,7 @@ impl Config {
             };
             graph
                 .resolve_in_place(id)
-                .map_err(|error| self.unresolved(&error))?;
+                .map_err(|error| unresolved(&error, self.texts()))?;
             set(&mut resolved, key, graph.to_node(id));
         }
         Ok(ResolvedConfig::new(resolved, self.texts().clone()))
@@ -708,15 +713,15 @@ impl Config {
             Some(package) => {
                 let found = graph
                     .select(root, package)
-                    .map_err(|error| self.unresolved(&error))?;
+                    .map_err(|error| unresolved(&error, self.texts()))?;
                 let found = found.filter(|id| !graph.to_node(*id).is_null());
-                found.ok_or_else(|| self.no_package(&tree, package))?
+                found.ok_or_else(|| no_package(&tree, package))?
             }
         };
         if resolve {
             graph
                 .resolve_in_place(id)
-                .map_err(|error| self.unresolved(&error))?;
+                .map_err(|error| unresolved(&error, self.texts()))?;
         }
         tree = graph.to_node(id);
         Ok(match package {
@@ -724,29 +729,25 @@ impl Config {
             Some(package) if tree.is_container() => {
                 format!("# @package {package}\n{}", to_yaml(&tree))
             }
+            // The mode is an enumeration to Hydra, which prints its full name.
+            Some("hydra.mode") => format!("RunMode.{}\n", crate::yaml::python_text::str_of(&tree)),
             Some(_) => format!("{}\n", crate::yaml::python_text::str_of(&tree)),
         })
     }
+}
 
-    fn no_package(&self, tree: &Node, package: &str) -> Diagnostic {
-        let mut diagnostic =
-            Diagnostic::configuration(format!("the configuration has no `{package}`"))
-                .code("SystemExit");
-        let (parent, last) = package.rsplit_once('.').unwrap_or(("", package));
-        if let Some(mapping) = tree.descendant(parent).and_then(Node::as_map)
-            && let Some(near) =
-                crate::diag::suggest::did_you_mean(last, mapping.keys().filter_map(Key::as_str))
-        {
-            let dot = if parent.is_empty() { "" } else { "." };
-            diagnostic = diagnostic.hint(format!("did you mean `{parent}{dot}{near}`?"));
-        }
-        diagnostic
+fn no_package(tree: &Node, package: &str) -> Diagnostic {
+    let mut diagnostic = Diagnostic::configuration(format!("the configuration has no `{package}`"))
+        .code("SystemExit");
+    let (parent, last) = package.rsplit_once('.').unwrap_or(("", package));
+    if let Some(mapping) = tree.descendant(parent).and_then(Node::as_map)
+        && let Some(near) =
+            crate::diag::suggest::did_you_mean(last, mapping.keys().filter_map(Key::as_str))
+    {
+        let dot = if parent.is_empty() { "" } else { "." };
+        diagnostic = diagnostic.hint(format!("did you mean `{parent}{dot}{near}`?"));
     }
-
-    /// The message for an interpolation that has no value.
-    fn unresolved(&self, error: &ResolveError) -> Diagnostic {
-        unresolved(error, self.texts())
-    }
+    diagnostic
 }
 
 /// Which part of a configuration `--cfg` prints.

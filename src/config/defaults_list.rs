@@ -136,13 +136,12 @@ impl InputDefault {
 
     /// Folder part of the path as written.
     fn relative_group(&self) -> &str {
-        match &self.group {
-            Some(group) => group.strip_prefix('/').unwrap_or(group),
-            None => {
-                let path = self.name().unwrap_or("");
-                let path = path.strip_prefix('/').unwrap_or(path);
-                path.rfind('/').map_or("", |index| &path[..index])
-            }
+        if let Some(group) = &self.group {
+            group.strip_prefix('/').unwrap_or(group)
+        } else {
+            let path = self.name().unwrap_or("");
+            let path = path.strip_prefix('/').unwrap_or(path);
+            path.rfind('/').map_or("", |index| &path[..index])
         }
     }
 
@@ -311,7 +310,7 @@ pub(crate) fn defaults_list(
     }
     let mut defaults = vec![];
     for root in &roots {
-        collect(root, None, None, &mut defaults);
+        collect(root, None, None, prepend_hydra, &mut defaults);
     }
     check_repeated(&defaults)?;
     builder.check_used()?;
@@ -401,7 +400,7 @@ impl Builder<'_> {
                 let mut appended = InputDefault::file("", *origin);
                 appended.group = Some(word.key.clone());
                 appended.choice = choice;
-                appended.package = word.package.clone();
+                appended.package.clone_from(&word.package);
                 appended.external_append = true;
                 self.appended.push(appended);
             } else {
@@ -758,6 +757,16 @@ impl Builder<'_> {
         self_added: bool,
     ) -> Build<String> {
         let text = entry.name().unwrap_or("").to_owned();
+        if let Some(rest) = text.strip_prefix("${defaults.")
+            && rest.starts_with(|c: char| c.is_ascii_digit())
+        {
+            return Err(placed(
+                refused(format!("`{text}` in the defaults list has an old form")),
+                entry.origin,
+                self.texts,
+            )
+            .hint("write `${group}` instead of `${defaults.N.group}`"));
+        }
         let mut root = Mapping::new();
         for (key, name) in &self.choices {
             let value = match name {
@@ -810,10 +819,7 @@ impl Builder<'_> {
             entry.origin,
             self.texts,
         );
-        if text.contains("${defaults.") {
-            diagnostic = diagnostic
-                .hint("`${defaults.N.group}` is an old form: write `${group}`".to_owned());
-        } else if !known.is_empty() {
+        if !known.is_empty() {
             diagnostic = diagnostic.note(format!("choices known here: {}", known.join(", ")));
         }
         Err(diagnostic)
@@ -1080,14 +1086,20 @@ fn collect(
     tree: &TreeNode,
     container: Option<&TreeNode>,
     above: Option<&TreeNode>,
+    has_root: bool,
     found: &mut Vec<ResultDefault>,
 ) {
     if tree.expanded {
         for child in &tree.children {
-            collect(child, Some(tree), container, found);
+            collect(child, Some(tree), container, has_root, found);
         }
         return;
     }
+    // Below the virtual root, which is there only with Hydra's own configuration.
+    let parent = |tree: Option<&TreeNode>| match tree {
+        Some(tree) => Some(tree.node.config_path()),
+        None => has_root.then(|| "<root>".to_owned()),
+    };
     let node = &tree.node;
     if node.deleted || node.name().is_none() || node.is_missing() {
         return;
@@ -1097,7 +1109,7 @@ fn collect(
         ResultDefault {
             config_path: container.node.config_path(),
             package: container.node.final_package(true),
-            parent: above.map(|above| above.node.config_path()),
+            parent: parent(above),
             is_self: true,
             primary: container.node.primary,
             override_key: None,
@@ -1106,7 +1118,7 @@ fn collect(
         ResultDefault {
             config_path: node.config_path(),
             package: node.final_package(true),
-            parent: container.map(|container| container.node.config_path()),
+            parent: parent(container),
             is_self: false,
             primary: node.primary,
             override_key: node.group.is_some().then(|| node.override_key()),
@@ -1141,7 +1153,7 @@ fn draw(tree: &TreeNode, depth: usize, lines: &mut Vec<TreeLine>) {
     let label = if node.is_self() {
         "_self_".to_owned()
     } else if node.group.is_some() {
-        format!("{}: {}", node.override_key(), node.name().unwrap_or("None"))
+        format!("{}: {}", node.override_key(), node.name().unwrap_or("null"))
     } else {
         node.config_path()
     };

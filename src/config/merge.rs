@@ -180,8 +180,8 @@ mod tests {
     #[test]
     fn mappings_are_merged_and_everything_else_is_replaced() {
         assert_eq!(
-            merged("a: {x: 1, y: 2}\nl: [1, 2]", "a: {y: 3, z: 4}\nl: []").unwrap(),
-            "a:\n  x: 1\n  y: 3\n  z: 4\nl: []\n"
+            merged("a: {x: 1, w: 2}\nl: [1, 2]", "a: {w: 3, z: 4}\nl: []").unwrap(),
+            "a:\n  x: 1\n  w: 3\n  z: 4\nl: []\n"
         );
         assert_eq!(merged("a: 1", "a: {b: 2}").unwrap(), "a:\n  b: 2\n");
         assert_eq!(merged("a: 1", "a: ???\nb: ???").unwrap(), "a: 1\nb: ???\n");
@@ -192,12 +192,12 @@ mod tests {
     #[test]
     fn an_interpolation_of_a_mapping_is_copied_before_it_is_merged_into() {
         assert_eq!(
-            merged("y: {k: 1}\nx: ${y}", "x: {z: 2}").unwrap(),
-            "y:\n  k: 1\nx:\n  k: 1\n  z: 2\n"
+            merged("t: {k: 1}\nx: ${t}", "x: {z: 2}").unwrap(),
+            "t:\n  k: 1\nx:\n  k: 1\n  z: 2\n"
         );
         assert_eq!(
-            merged("y: 5\nx: ${y}", "x: {z: 2}").unwrap(),
-            "y: 5\nx:\n  z: 2\n"
+            merged("t: 5\nx: ${t}", "x: {z: 2}").unwrap(),
+            "t: 5\nx:\n  z: 2\n"
         );
     }
 }

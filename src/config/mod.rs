@@ -8,7 +8,10 @@
 mod apply;
 mod composed;
 pub mod defaults_list;
+pub mod explain;
 mod hydra_conf;
+mod hydra_schema;
+mod info;
 pub mod interpolation;
 mod lexemes;
 mod merge;
@@ -21,5 +24,6 @@ pub use composed::{
     ComposeOptions, ComposeRequest, Config, ConfigPart, compose, compose_with, integer, plan,
     search_path_entry,
 };
+pub use info::InfoPart;
 pub use repository::{ConfigRepository, ConfigSource, SearchPathEntry, check_texts, load_text};
 pub use resolved::ResolvedConfig;

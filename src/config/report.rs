@@ -1,5 +1,7 @@
 //! Several problems of one kind in one message.
 
+use std::fmt::Write;
+
 use crate::diag::Diagnostic;
 
 /// Problems shown in full.
@@ -14,13 +16,14 @@ pub(crate) fn together(mut problems: Vec<Diagnostic>) -> Option<Diagnostic> {
     all.code = problems.first().and_then(|problem| problem.code);
     let mut drawn = String::new();
     for problem in problems.iter().take(SHOWN) {
-        drawn.push_str(&format!(
+        let _ = write!(
+            drawn,
             "\n- {}",
             problem.to_string().replace("\n\nhint: ", "\n  hint: ")
-        ));
+        );
     }
     if problems.len() > SHOWN {
-        drawn.push_str(&format!("\n… and {} more", problems.len() - SHOWN));
+        let _ = write!(drawn, "\n… and {} more", problems.len() - SHOWN);
     }
     all.excerpt = Some(drawn.trim_start_matches('\n').to_owned());
     Some(all)

@@ -221,11 +221,7 @@ impl ConfigRepository {
 
     /// The file at a path such as `cluster/bcm`, or nothing where no entry has it.
     pub fn load(&self, path: &str) -> Loaded {
-        let file = if path.ends_with(".yaml") {
-            path.to_owned()
-        } else {
-            format!("{path}.yaml")
-        };
+        let file = format!("{}.yaml", path.strip_suffix(".yaml").unwrap_or(path));
         for entry in &self.entries {
             let key = (format!("{}://{}", entry.scheme, entry.path), file.clone());
             let known = self
@@ -234,16 +230,15 @@ impl ConfigRepository {
                 .unwrap_or_else(PoisonError::into_inner)
                 .get(&key)
                 .cloned();
-            let loaded = match known {
-                Some(loaded) => loaded,
-                None => {
-                    let loaded = self.read(entry, &file);
-                    self.files
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(key, loaded.clone());
-                    loaded
-                }
+            let loaded = if let Some(loaded) = known {
+                loaded
+            } else {
+                let loaded = self.read(entry, &file);
+                self.files
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(key, loaded.clone());
+                loaded
             };
             if !matches!(loaded, Ok(None)) {
                 return loaded;
@@ -265,7 +260,15 @@ impl ConfigRepository {
             Diagnostic::configuration(format!("cannot read `{name}`: {error}")).code("OSError")
         })?;
         let source = self.texts.add(name, text.as_str());
-        let mut content = self.content(&text, source)?;
+        let mut content = self.content(&text, source).map_err(|mut diagnostic| {
+            // What OmegaConf refuses (and not PyYAML) is a problem of the composition to Hydra.
+            if let Some("GrammarParseError" | "KeyValidationError" | "UnsupportedValueType") =
+                diagnostic.code
+            {
+                diagnostic.code = Some("ConfigCompositionException");
+            }
+            diagnostic
+        })?;
         let defaults = content
             .as_map_mut()
             .and_then(|mapping| mapping.shift_remove("defaults"));

@@ -71,7 +71,10 @@ fn format_time(at: OffsetDateTime, format: &str) -> String {
             'R' => write!(out, "{}", format_time(at, "%H:%M")),
             'D' | 'x' => write!(out, "{}", format_time(at, "%m/%d/%y")),
             'c' => write!(out, "{}", format_time(at, "%a %b %e %H:%M:%S %Y")),
-            'n' => write!(out, "\n"),
+            'n' => {
+                out.push('\n');
+                Ok(())
+            }
             't' => write!(out, "\t"),
             '%' => write!(out, "%"),
             other => write!(out, "%{other}"),

@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn lists_stand_at_the_column_of_their_key() {
-        let text = "a:\n- 1\n- - 2\n  - x: 1\n    y: {}\nb: []\n";
+        let text = "a:\n- 1\n- - 2\n  - x: 1\n    z: {}\nb: []\n";
         assert_eq!(round(text), text);
     }
 }

@@ -101,7 +101,8 @@ impl Integer {
             if index == 0 {
                 text.push_str(&limb.to_string());
             } else {
-                text.push_str(&format!("{limb:09}"));
+                let digits = format!("{limb:09}");
+                text.push_str(&digits);
             }
         }
         Self::Large(text.into())

@@ -41,6 +41,10 @@ pub fn repr_of(node: &Node) -> String {
     out
 }
 
+fn write_text(out: &mut String, text: std::fmt::Arguments<'_>) {
+    std::fmt::Write::write_fmt(out, text).expect("writing to a string cannot fail");
+}
+
 fn write_repr(value: &Value, out: &mut String) {
     match value {
         Value::Null => out.push_str("None"),
@@ -111,9 +115,9 @@ fn write_text_repr(text: &str, out: &mut String) {
                 out.push(c);
             }
             c if is_printable(c) => out.push(c),
-            c if (c as u32) < 0x100 => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c if (c as u32) < 0x1_0000 => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push_str(&format!("\\U{:08x}", c as u32)),
+            c if (c as u32) < 0x100 => write_text(out, format_args!("\\x{:02x}", c as u32)),
+            c if (c as u32) < 0x1_0000 => write_text(out, format_args!("\\u{:04x}", c as u32)),
+            c => write_text(out, format_args!("\\U{:08x}", c as u32)),
         }
     }
     out.push(quote);
@@ -148,7 +152,7 @@ fn write_bytes_repr(bytes: &[u8], out: &mut String) {
                 out.push(quote);
             }
             0x20..=0x7e => out.push(char::from(byte)),
-            byte => out.push_str(&format!("\\x{byte:02x}")),
+            byte => write_text(out, format_args!("\\x{byte:02x}")),
         }
     }
     out.push(quote);

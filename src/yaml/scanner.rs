@@ -197,10 +197,10 @@ impl Scanner {
     }
 
     fn error<T>(&self, message: impl Into<String>) -> Scan<T> {
-        self.error_at(self.at, message)
+        Self::error_at(self.at, message)
     }
 
-    fn error_at<T>(&self, mark: Mark, message: impl Into<String>) -> Scan<T> {
+    fn error_at<T>(mark: Mark, message: impl Into<String>) -> Scan<T> {
         Err(YamlError::new(YamlErrorKind::Scanner, message, mark))
     }
 
@@ -269,14 +269,14 @@ impl Scanner {
             .iter()
             .find(|key| stale(key) && key.required)
         {
-            return self.no_colon(key.mark);
+            return Self::no_colon(key.mark);
         }
         self.possible_keys.retain(|key| !stale(key));
         Ok(())
     }
 
-    fn no_colon<T>(&self, key: Mark) -> Scan<T> {
-        self.error_at(key, "a key was expected here, and no `:` follows it")
+    fn no_colon<T>(key: Mark) -> Scan<T> {
+        Self::error_at(key, "a key was expected here, and no `:` follows it")
     }
 
     fn save_possible_key(&mut self) -> Scan<()> {
@@ -302,7 +302,7 @@ impl Scanner {
         {
             let key = self.possible_keys.remove(index);
             if key.required {
-                return self.no_colon(key.mark);
+                return Self::no_colon(key.mark);
             }
         }
         Ok(())
@@ -705,7 +705,7 @@ impl Scanner {
             self.forward(2);
         }
         String::from_utf8(bytes)
-            .or_else(|_| self.error_at(start, "the escapes in this tag are not UTF-8"))
+            .or_else(|_| Self::error_at(start, "the escapes in this tag are not UTF-8"))
     }
 
     // Scalars ------------------------------------------------------------------------------------------------
@@ -940,7 +940,7 @@ impl Scanner {
         }
         let blanks = self.take(length);
         if self.at_end() {
-            return self.error_at(start, "this quote is never closed");
+            return Self::error_at(start, "this quote is never closed");
         }
         let Some(first) = self.line_break() else {
             value.push_str(&blanks);

@@ -2,7 +2,7 @@
 //!
 //! Errors come in PyYAML's order: what is wrong with the structure before what is wrong with a tag or a key.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::YamlError;
 use super::error::YamlErrorKind as Kind;
@@ -93,8 +93,8 @@ struct Composed {
     in_progress: bool,
 }
 
-fn default_handles() -> HashMap<String, String> {
-    HashMap::from([
+fn default_handles() -> BTreeMap<String, String> {
+    BTreeMap::from([
         ("!".to_owned(), "!".to_owned()),
         ("!!".to_owned(), "tag:yaml.org,2002:".to_owned()),
     ])
@@ -105,7 +105,7 @@ struct Parser {
     error: Option<YamlError>,
     nodes: Vec<Composed>,
     anchors: HashMap<String, usize>,
-    handles: HashMap<String, String>,
+    handles: BTreeMap<String, String>,
     depth: usize,
     last: Mark,
 }
@@ -194,7 +194,7 @@ impl Parser {
             return Ok(false);
         }
         let mut version = false;
-        let mut handles = HashMap::new();
+        let mut handles = BTreeMap::new();
         loop {
             let start = self.peek()?.start;
             match self.peek()?.kind.clone() {
@@ -773,6 +773,13 @@ impl Constructor {
 
     /// `=` is a text where it is a key.
     fn key(&mut self, index: usize) -> Parse<Node> {
+        if self.nodes[index].tag == Tag::Unsupported("timestamp") {
+            return self.fail(
+                Kind::Key,
+                index,
+                "a date cannot be a key of a configuration",
+            );
+        }
         if self.nodes[index].tag == Tag::Scalar(ScalarTag::ValueKey) {
             self.nodes[index].tag = Tag::Scalar(ScalarTag::Str);
         }

@@ -5,6 +5,12 @@
 //! failing ids and ends with the sum. `PTUNE_HYDRA_ONLY=text` runs only the ids that contain the text, and
 //! `PTUNE_HYDRA_VERBOSE=1` shows what differs. Without `PTUNE_HYDRA_CORPUS` there is nothing to run.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "this is a test, and its report is its output"
+)]
+
 mod library;
 mod values;
 

@@ -16,7 +16,7 @@ fn value_to_json(value: &Value) -> Json {
         Value::Int(value) => json!({"k": "int", "v": value.to_string()}),
         Value::Float(value) => json!({"k": "float", "v": float_repr(*value)}),
         Value::Str(text) => json!({"k": "str", "v": text}),
-        Value::Bytes(bytes) => json!({"k": "bytes", "v": String::from_utf8_lossy(bytes)}),
+        Value::Bytes(bytes) => json!({"k": "bytes", "v": bytes}),
         Value::List(items) => {
             json!({"k": "list", "v": items.iter().map(to_json).collect::<Vec<_>>()})
         }
@@ -36,7 +36,17 @@ pub(crate) fn from_json(json: &Json) -> Node {
         "int" => Value::Int(int(text)),
         "float" => Value::Float(float(text)),
         "str" => Value::Str(text.to_owned()),
-        "bytes" => Value::Bytes(text.as_bytes().to_vec()),
+        "bytes" => Value::Bytes(
+            json["v"]
+                .as_array()
+                .map(|bytes| {
+                    bytes
+                        .iter()
+                        .map(|byte| byte.as_u64().unwrap_or(0) as u8)
+                        .collect()
+                })
+                .unwrap_or_default(),
+        ),
         "list" => Value::List(
             json["v"]
                 .as_array()

@@ -302,7 +302,7 @@ impl<'a> Graph<'a> {
         for step in steps.into_iter().rev() {
             match step {
                 Step::Root => {}
-                Step::Index(index) => key.push_str(&format!("[{index}]")),
+                Step::Index(index) => key.extend(["[", &index.to_string(), "]"]),
                 Step::Name(name) => {
                     if !key.is_empty() {
                         key.push('.');
@@ -370,11 +370,11 @@ impl<'a> Graph<'a> {
         let pieces = parse_text(text)
             .map_err(|error| ResolveError::new(ResolveErrorKind::Grammar, error.message))?;
         self.evaluate_pieces(id, &pieces)
-            .map_err(|error| self.as_interpolation_error(error))
+            .map_err(Self::as_interpolation_error)
     }
 
     /// Errors that are not about interpolations are wrapped, as OmegaConf wraps them.
-    fn as_interpolation_error(&self, mut error: ResolveError) -> ResolveError {
+    fn as_interpolation_error(mut error: ResolveError) -> ResolveError {
         if !error.kind.is_interpolation_error() {
             error.message = match error.kind {
                 ResolveErrorKind::MissingMandatory
@@ -471,15 +471,13 @@ impl<'a> Graph<'a> {
     ) -> Resolve<Vec<Evaluated>> {
         let mut values = vec![];
         for argument in arguments {
-            values.push(match &argument.element {
-                Some(element) => self.evaluate_element(id, element)?,
-                None => {
-                    self.warn(
-                        "an argument of a resolver is left out: write '' for an empty text"
-                            .to_owned(),
-                    );
-                    Evaluated::Value(Value::Str(String::new()))
-                }
+            values.push(if let Some(element) = &argument.element {
+                self.evaluate_element(id, element)?
+            } else {
+                self.warn(
+                    "an argument of a resolver is left out: write '' for an empty text".to_owned(),
+                );
+                Evaluated::Value(Value::Str(String::new()))
             });
         }
         Ok(values)
@@ -591,6 +589,12 @@ impl<'a> Graph<'a> {
             error.near = self.nearest(start, rest);
             return Err(error);
         };
+        self.refuse_ancestor(container, target)?;
+        Ok(target)
+    }
+
+    /// A value cannot be a container that it stands in.
+    fn refuse_ancestor(&self, container: NodeId, target: NodeId) -> Resolve<()> {
         let mut ancestor = Some(container);
         while let Some(at) = ancestor {
             if at == target {
@@ -601,7 +605,7 @@ impl<'a> Graph<'a> {
             }
             ancestor = self.at(at).parent;
         }
-        Ok(target)
+        Ok(())
     }
 
     /// The value at a key below a container, interpolations on the way resolved.
@@ -660,16 +664,15 @@ impl<'a> Graph<'a> {
         let parts = split_key(key);
         let mut at = start;
         for (index, part) in parts.iter().enumerate() {
-            match self.child(at, part) {
-                Ok(Some(child)) => at = child,
-                _ => {
-                    let keys = self.keys(at)?;
-                    let near = did_you_mean(part, keys.iter().filter_map(Key::as_str))?;
-                    let mut path: Vec<&str> = parts[..index].iter().map(String::as_str).collect();
-                    path.push(near);
-                    path.extend(parts[index + 1..].iter().map(String::as_str));
-                    return Some(path.join("."));
-                }
+            if let Ok(Some(child)) = self.child(at, part) {
+                at = child;
+            } else {
+                let keys = self.keys(at)?;
+                let near = did_you_mean(part, keys.iter().filter_map(Key::as_str))?;
+                let mut path: Vec<&str> = parts[..index].iter().map(String::as_str).collect();
+                path.push(near);
+                path.extend(parts[index + 1..].iter().map(String::as_str));
+                return Some(path.join("."));
             }
         }
         None
@@ -683,9 +686,7 @@ impl<'a> Graph<'a> {
         key: &str,
         refuse_missing: bool,
     ) -> Resolve<Option<NodeId>> {
-        let Ok((start, rest)) = self.start_of(container, key) else {
-            return Ok(None);
-        };
+        let (start, rest) = self.start_of(container, key)?;
         match self.walk(start, rest, refuse_missing) {
             Err(error) if error.kind == ResolveErrorKind::ConfigType => Ok(None),
             other => other,
@@ -725,18 +726,16 @@ impl<'a> Graph<'a> {
             .into_iter()
             .map(|argument| Node::computed(self.plain(argument)))
             .collect();
-        match resolvers::call(name, &arguments, &self.context) {
-            Some(value) => value.map(Evaluated::Value),
-            None => {
-                let known = resolvers::names(&self.context);
-                let mut error = ResolveError::new(
-                    ResolveErrorKind::UnsupportedType,
-                    format!("there is no resolver `{name}`"),
-                );
-                error.near =
-                    did_you_mean(name, known.iter().map(String::as_str)).map(str::to_owned);
-                Err(error)
-            }
+        if let Some(value) = resolvers::call(name, &arguments, &self.context) {
+            value.map(Evaluated::Value)
+        } else {
+            let known = resolvers::names(&self.context);
+            let mut error = ResolveError::new(
+                ResolveErrorKind::UnsupportedType,
+                format!("there is no resolver `{name}`"),
+            );
+            error.near = did_you_mean(name, known.iter().map(String::as_str)).map(str::to_owned);
+            Err(error)
         }
     }
 
@@ -780,6 +779,9 @@ impl<'a> Graph<'a> {
         let found = self
             .select_from(container, &key, false)?
             .filter(|id| !self.is_missing(*id));
+        if let Some(id) = found {
+            self.refuse_ancestor(container, id)?;
+        }
         Ok(match (found, arguments.get(1)) {
             (Some(id), _) => Evaluated::Node(id),
             (None, Some(Evaluated::Node(id))) => Evaluated::Node(*id),
@@ -804,7 +806,7 @@ impl<'a> Graph<'a> {
         let element = parse_element(&text)
             .map_err(|error| ResolveError::new(ResolveErrorKind::Grammar, error.message))?;
         self.evaluate_element(id, &element)
-            .map_err(|error| self.as_interpolation_error(error))
+            .map_err(Self::as_interpolation_error)
     }
 
     fn oc_create(&mut self, container: NodeId, arguments: Vec<Evaluated>) -> Resolve<Evaluated> {
@@ -893,13 +895,12 @@ impl<'a> Graph<'a> {
         let Some(tree) = self.context.full_tree else {
             return fail(ResolveErrorKind::Value, "HydraConfig was not set");
         };
-        let root = match self.hydra_root {
-            Some(root) => root,
-            None => {
-                let root = self.import(tree, None, Step::Root);
-                self.hydra_root = Some(root);
-                root
-            }
+        let root = if let Some(root) = self.hydra_root {
+            root
+        } else {
+            let root = self.import(tree, None, Step::Root);
+            self.hydra_root = Some(root);
+            root
         };
         let Some(hydra) = self.child(root, "hydra")? else {
             return Ok(Evaluated::Value(Value::Null));

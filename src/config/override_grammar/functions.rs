@@ -85,9 +85,10 @@ fn bind<const N: usize>(
 fn number(name: &str, value: Option<OverrideValue>) -> Call<Element> {
     match value {
         None => Err(format!("missing a required argument: `{name}`")),
-        Some(OverrideValue::Element(element @ (Element::Int(_) | Element::Float(_)))) => {
-            Ok(element)
-        }
+        // A truth value is an integer to Python.
+        Some(OverrideValue::Element(
+            element @ (Element::Int(_) | Element::Float(_) | Element::Bool(_)),
+        )) => Ok(element),
         Some(_) => Err(format!("the argument `{name}` must be a number")),
     }
 }
@@ -227,8 +228,7 @@ fn tag(mut positional: Vec<OverrideValue>, named: Named) -> Call<OverrideValue> 
         OverrideValue::Choice(Choice { tags, .. })
         | OverrideValue::Range(Range { tags, .. })
         | OverrideValue::Interval(Interval { tags, .. }) => *tags = names,
-        OverrideValue::Glob(_) => {}
-        OverrideValue::Element(_) => {
+        OverrideValue::Glob(_) | OverrideValue::Element(_) => {
             return Err("the last argument must be a choice, a range or an interval".to_owned());
         }
     }

@@ -7,6 +7,7 @@ mod parser;
 mod sweep;
 
 pub use parser::{Rule, parse_key, parse_override, parse_rule};
+pub use sweep::SweepError;
 
 use crate::yaml::python_text::float_repr;
 use crate::yaml::{Integer, Key, Mapping, Node, Value};
@@ -135,8 +136,8 @@ pub struct OverrideError {
     pub message: String,
     /// Byte offset in the word.
     pub offset: usize,
-    /// A function that refused its arguments, or a value made of blanks: Hydra has another exception for it.
-    pub in_evaluation: bool,
+    /// Name under which Hydra knows the mistake.
+    pub code: &'static str,
 }
 
 impl Element {

@@ -154,14 +154,10 @@ impl<'a> Parser<'a> {
     }
 
     fn fail<T>(&self, message: impl Into<String>) -> Parse<T> {
-        self.fail_at(self.at, message)
-    }
-
-    fn fail_at<T>(&self, offset: usize, message: impl Into<String>) -> Parse<T> {
         Err(OverrideError {
             message: message.into(),
-            offset,
-            in_evaluation: false,
+            offset: self.at,
+            code: "OverrideParseException",
         })
     }
 
@@ -282,6 +278,19 @@ impl<'a> Parser<'a> {
         Ok(value)
     }
 
+    /// An element of a list or a dict, which cannot be a sweep.
+    fn inner_element(&mut self) -> Parse<Element> {
+        let offset = self.at;
+        match self.element()? {
+            OverrideValue::Element(element) => Ok(element),
+            _ => Err(OverrideError {
+                message: "a sweep cannot stand inside of a list or a dict".to_owned(),
+                offset,
+                code: "ValidationError",
+            }),
+        }
+    }
+
     fn list(&mut self) -> Parse<Vec<Element>> {
         let mut items = vec![];
         if let Some((Lexeme::BracketClose, length)) = self.peek() {
@@ -289,7 +298,7 @@ impl<'a> Parser<'a> {
             return Ok(items);
         }
         loop {
-            items.push(inner(self.element()?));
+            items.push(self.inner_element()?);
             match self.peek() {
                 Some((Lexeme::Comma, length)) => self.at += length,
                 Some((Lexeme::BracketClose, length)) => {
@@ -313,7 +322,7 @@ impl<'a> Parser<'a> {
                 return self.fail("expected `:` after this key");
             };
             self.at += length;
-            let value = inner(self.element()?);
+            let value = self.inner_element()?;
             match pairs.iter_mut().find(|(known, _)| *known == key) {
                 Some(pair) => pair.1 = value,
                 None => pairs.push((key, value)),
@@ -359,7 +368,7 @@ impl<'a> Parser<'a> {
                         return Err(OverrideError {
                             message: "positional argument follows keyword argument".to_owned(),
                             offset: self.at,
-                            in_evaluation: true,
+                            code: "OverrideParseException",
                         });
                     }
                 }
@@ -378,7 +387,7 @@ impl<'a> Parser<'a> {
             .map_err(|message| OverrideError {
                 message: format!("`{}`: {message}", &self.text[start..self.at]),
                 offset: start,
-                in_evaluation: true,
+                code: "OverrideParseException",
             })
     }
 
@@ -488,7 +497,7 @@ impl<'a> Parser<'a> {
                 return Err(OverrideError {
                     message: "the value consists of blanks: put quotes around it".to_owned(),
                     offset: start,
-                    in_evaluation: true,
+                    code: "OverrideParseException",
                 });
             }
         }

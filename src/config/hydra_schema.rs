@@ -1,0 +1,253 @@
+//! The types of the `hydra` part: Hydra refuses unknown keys and values of the wrong type in it, and so do we.
+
+use super::repository::placed;
+use crate::diag::Diagnostic;
+use crate::diag::source::SourceMap;
+use crate::diag::suggest::did_you_mean;
+use crate::yaml::python_text::{key_text, parse_int, str_of};
+use crate::yaml::{Node, Value};
+
+enum Kind {
+    /// A mapping with these keys and no others.
+    Section(&'static [(&'static str, Kind)]),
+    Text {
+        nullable: bool,
+    },
+    Int,
+    Bool,
+    Mode,
+    Texts,
+    TextMap,
+    Mapping,
+    Any,
+}
+
+const TEXT: Kind = Kind::Text { nullable: false };
+const OPTIONAL_TEXT: Kind = Kind::Text { nullable: true };
+
+const HYDRA: &[(&str, Kind)] = &[
+    ("run", Kind::Section(&[("dir", TEXT)])),
+    ("sweep", Kind::Section(&[("dir", TEXT), ("subdir", TEXT)])),
+    ("launcher", Kind::Any),
+    ("sweeper", Kind::Any),
+    (
+        "help",
+        Kind::Section(&[
+            ("app_name", TEXT),
+            ("header", TEXT),
+            ("footer", TEXT),
+            ("template", TEXT),
+        ]),
+    ),
+    (
+        "hydra_help",
+        Kind::Section(&[("template", TEXT), ("hydra_help", TEXT)]),
+    ),
+    ("hydra_logging", Kind::Mapping),
+    ("job_logging", Kind::Mapping),
+    ("env", Kind::Mapping),
+    ("mode", Kind::Mode),
+    ("searchpath", Kind::Texts),
+    ("callbacks", Kind::Mapping),
+    ("output_subdir", OPTIONAL_TEXT),
+    (
+        "overrides",
+        Kind::Section(&[("hydra", Kind::Texts), ("task", Kind::Texts)]),
+    ),
+    (
+        "job",
+        Kind::Section(&[
+            ("name", TEXT),
+            ("chdir", Kind::Bool),
+            ("override_dirname", TEXT),
+            ("id", TEXT),
+            ("num", Kind::Int),
+            ("config_name", OPTIONAL_TEXT),
+            ("env_set", Kind::TextMap),
+            ("env_copy", Kind::Texts),
+            (
+                "config",
+                Kind::Section(&[(
+                    "override_dirname",
+                    Kind::Section(&[
+                        ("kv_sep", TEXT),
+                        ("item_sep", TEXT),
+                        ("exclude_keys", Kind::Texts),
+                    ]),
+                )]),
+            ),
+        ]),
+    ),
+    (
+        "runtime",
+        Kind::Section(&[
+            ("version", TEXT),
+            ("version_base", TEXT),
+            ("cwd", TEXT),
+            ("config_sources", Kind::Any),
+            ("output_dir", TEXT),
+            ("choices", Kind::Mapping),
+        ]),
+    ),
+    ("verbose", Kind::Any),
+];
+
+/// Whether a dotted key is one that cannot be deleted.
+pub(crate) fn is_fixed(key: &str) -> bool {
+    let mut parts = key.split('.');
+    if parts.next() != Some("hydra") {
+        return false;
+    }
+    let mut keys = HYDRA;
+    let mut parts = parts.peekable();
+    while let Some(part) = parts.next() {
+        match keys.iter().find(|(name, _)| *name == part) {
+            Some((_, Kind::Section(inner))) => keys = inner,
+            found => return found.is_some() && parts.peek().is_none(),
+        }
+    }
+    true
+}
+
+/// Checks the `hydra` part of a tree and converts its values (`3` to `'3'` where a text is meant).
+pub(crate) fn check(root: &mut Node, texts: &SourceMap) -> Result<(), Diagnostic> {
+    let Some(hydra) = root
+        .as_map_mut()
+        .and_then(|mapping| mapping.get_mut("hydra"))
+    else {
+        return Ok(());
+    };
+    check_section(hydra, HYDRA, "hydra", texts)
+}
+
+fn refused(title: String, node: &Node, texts: &SourceMap) -> Diagnostic {
+    placed(
+        Diagnostic::configuration(title).code("ConfigCompositionException"),
+        node.origin,
+        texts,
+    )
+}
+
+fn check_section(
+    node: &mut Node,
+    keys: &[(&'static str, Kind)],
+    path: &str,
+    texts: &SourceMap,
+) -> Result<(), Diagnostic> {
+    if node.is_missing() || node.is_interpolation() {
+        return Ok(());
+    }
+    let shown = str_of(node);
+    let Value::Map(mapping) = &mut node.value else {
+        return Err(refused(
+            format!("`{path}` is a section and cannot be `{shown}`"),
+            node,
+            texts,
+        ));
+    };
+    for (key, child) in mapping {
+        let key = key_text(key);
+        let Some((_, kind)) = keys.iter().find(|(name, _)| *name == key) else {
+            let mut diagnostic = refused(format!("`{path}` has no key `{key}`"), child, texts);
+            if let Some(near) = did_you_mean(&key, keys.iter().map(|(name, _)| *name)) {
+                diagnostic = diagnostic.hint(format!("did you mean `{path}.{near}`?"));
+            }
+            return Err(diagnostic);
+        };
+        check_value(child, kind, &format!("{path}.{key}"), texts)?;
+    }
+    Ok(())
+}
+
+fn check_value(
+    node: &mut Node,
+    kind: &Kind,
+    path: &str,
+    texts: &SourceMap,
+) -> Result<(), Diagnostic> {
+    if let Kind::Section(keys) = kind {
+        return check_section(node, keys, path, texts);
+    }
+    if node.is_missing() || node.is_interpolation() {
+        return Ok(());
+    }
+    let expected = match kind {
+        Kind::Any | Kind::Section(_) => return Ok(()),
+        Kind::Text { nullable } => match &node.value {
+            Value::Str(_) => return Ok(()),
+            Value::Null if *nullable => return Ok(()),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
+                node.value = Value::Str(str_of(node));
+                return Ok(());
+            }
+            _ => "a text",
+        },
+        Kind::Int => match &node.value {
+            Value::Int(_) => return Ok(()),
+            Value::Str(text) if parse_int(text).is_some() => {
+                if let Some(value) = parse_int(text) {
+                    node.value = Value::Int(value);
+                }
+                return Ok(());
+            }
+            _ => "an integer",
+        },
+        Kind::Bool => match &node.value {
+            Value::Null | Value::Bool(_) => return Ok(()),
+            Value::Int(value) => {
+                node.value = Value::Bool(value.to_f64() != 0.0);
+                return Ok(());
+            }
+            Value::Str(text) => match text.to_lowercase().as_str() {
+                "yes" | "y" | "on" | "true" | "1" => {
+                    node.value = Value::Bool(true);
+                    return Ok(());
+                }
+                "no" | "n" | "off" | "false" | "0" => {
+                    node.value = Value::Bool(false);
+                    return Ok(());
+                }
+                _ => "true or false",
+            },
+            _ => "true or false",
+        },
+        Kind::Mode => match &node.value {
+            Value::Null => return Ok(()),
+            Value::Str(text) if text == "RUN" || text == "MULTIRUN" => return Ok(()),
+            Value::Int(value) if (1.0..=2.0).contains(&value.to_f64()) => {
+                let name = if value.to_f64() > 1.0 {
+                    "MULTIRUN"
+                } else {
+                    "RUN"
+                };
+                node.value = Value::Str(name.to_owned());
+                return Ok(());
+            }
+            _ => "RUN or MULTIRUN",
+        },
+        Kind::Texts => match &mut node.value {
+            Value::List(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    check_value(item, &TEXT, &format!("{path}.{index}"), texts)?;
+                }
+                return Ok(());
+            }
+            _ => "a list of texts",
+        },
+        Kind::TextMap => match &mut node.value {
+            Value::Map(mapping) => {
+                for (key, child) in mapping {
+                    check_value(child, &TEXT, &format!("{path}.{}", key_text(key)), texts)?;
+                }
+                return Ok(());
+            }
+            _ => "a mapping of texts",
+        },
+        Kind::Mapping => match &node.value {
+            Value::Map(_) => return Ok(()),
+            _ => "a mapping",
+        },
+    };
+    let title = format!("`{path}` must be {expected}, found `{}`", str_of(node));
+    Err(refused(title, node, texts))
+}
