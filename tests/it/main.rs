@@ -10,6 +10,8 @@ mod sandbox;
 mod shipped_configs;
 
 #[cfg(feature = "worker")]
+mod hostile;
+#[cfg(feature = "worker")]
 mod quickstart;
 #[cfg(feature = "worker")]
 mod tiny_models;
