@@ -3,7 +3,7 @@
 //! Entries are stored, not compressed, so a checkpoint's memory is bounded by its own size; what a hostile file could
 //! multiply (shared objects, many views of one storage) is counted against that size.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub fn read(bytes: &[u8]) -> Result<StateValue, TorchError> {
     let mut conversion = Conversion {
         contents: &contents,
         bytes,
-        checked: HashMap::new(),
+        checked: HashSet::new(),
         tensors: HashMap::new(),
         left: limit,
     };
@@ -180,7 +180,7 @@ struct Conversion<'a> {
     contents: &'a Contents,
     bytes: &'a [u8],
     /// Storages whose check sum was compared.
-    checked: HashMap<&'a str, ()>,
+    checked: HashSet<&'a str>,
     /// Tensors by their object, so that one that stands in two places is read once.
     tensors: HashMap<usize, Tensor>,
     /// Bytes that may still be made.
@@ -254,7 +254,7 @@ impl<'a> Conversion<'a> {
         }
         let key = tensor.storage.key.as_str();
         let entry = self.contents.storage(key)?;
-        if self.checked.insert(key, ()).is_none() {
+        if self.checked.insert(key) {
             entry.check(&format!("data/{key}"), self.bytes)?;
         }
         let view = View::check(tensor, entry.range.len())?;
