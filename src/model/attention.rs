@@ -322,7 +322,7 @@ impl SelfAttentionOp {
         (columns(0), columns(queries), columns(queries + keys))
     }
 
-    /// The output to `y` (where asked for), and what the backward needs.
+    /// Adds the sub-layer's result to `y` (where asked for) and gives what the backward needs.
     fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<SelfAttentionSaved> {
         let block = &self.block;
         let count = self.rows.total();
@@ -355,7 +355,6 @@ impl SelfAttentionOp {
             &ColumnsMut::new(&mut lse, block.layout.heads, 0),
         );
         if let Some(y) = y {
-            y.copy_from_slice(x);
             block.output.apply(&attended, y, Into::Add)?;
         }
         Ok(SelfAttentionSaved { projected, lse })
@@ -393,10 +392,10 @@ impl SelfAttentionOp {
         block
             .query_key_value
             .apply_vjp(&dprojected, &mut dnormed, Into::Overwrite)?;
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = dy.to_vec();
         block
             .norm
-            .with_weights(|norm| norm_kernel::vjp(x, &dnormed, dy, norm, &mut dx))?;
+            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, &mut dx))?;
         Ok(dx)
     }
 }
@@ -408,7 +407,7 @@ impl CustomOp1 for SelfAttentionOp {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous_f32(storage, layout)?;
-        let mut y = vec![0.0; x.len()];
+        let mut y = x.to_vec();
         let saved = self.run(x, Some(&mut y))?;
         if self.keep {
             store(&self.saved, saved);
@@ -481,6 +480,7 @@ impl CrossAttentionOp {
         (query, key_value(0), key_value(keys))
     }
 
+    /// Adds the sub-layer's result to `y` (where asked for) and gives what the backward needs.
     fn run(&self, x: &[f32], memory: &[f32], y: Option<&mut [f32]>) -> Result<CrossAttentionSaved> {
         let block = &self.block;
         let (count, memory_count) = (self.rows.total(), self.memory_rows.total());
@@ -513,7 +513,6 @@ impl CrossAttentionOp {
         );
         saved.lse = lse;
         if let Some(y) = y {
-            y.copy_from_slice(x);
             block.output.apply(&attended, y, Into::Add)?;
         }
         Ok(saved)
@@ -551,10 +550,10 @@ impl CrossAttentionOp {
         block
             .query
             .apply_vjp(&dquery, &mut dnormed, Into::Overwrite)?;
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = dy.to_vec();
         block
             .norm
-            .with_weights(|norm| norm_kernel::vjp(x, &dnormed, dy, norm, &mut dx))?;
+            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, &mut dx))?;
         let mut dmemory = vec![0.0; memory_length];
         block
             .key_value
@@ -576,7 +575,7 @@ impl CustomOp2 for CrossAttentionOp {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, memory) = (contiguous_f32(s1, l1)?, contiguous_f32(s2, l2)?);
-        let mut y = vec![0.0; x.len()];
+        let mut y = x.to_vec();
         let saved = self.run(x, memory, Some(&mut y))?;
         if self.keep {
             store(&self.saved, saved);

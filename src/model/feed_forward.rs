@@ -81,6 +81,7 @@ struct FeedForwardOp {
 }
 
 impl FeedForwardOp {
+    /// Adds the sub-layer's result to `y` (where asked for) and gives what the backward needs.
     fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Buffer> {
         let block = &self.block;
         let count = x.len() / block.up.inputs();
@@ -96,7 +97,6 @@ impl FeedForwardOp {
             let width = block.down.inputs();
             let mut hidden = Buffer::dirty(count * width);
             kernel::forward(block.activation, block.gated, width, &u, &mut hidden);
-            y.copy_from_slice(x);
             block.down.apply(&hidden, y, Into::Add)?;
         }
         Ok(u)
@@ -114,10 +114,10 @@ impl FeedForwardOp {
         let mut dnormed = Buffer::dirty(x.len());
         block.up.apply_vjp(&u, &mut dnormed, Into::Overwrite)?;
         drop(u);
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = dy.to_vec();
         block
             .norm
-            .with_weights(|norm| norm_kernel::vjp(x, &dnormed, dy, norm, &mut dx))?;
+            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, &mut dx))?;
         Ok(dx)
     }
 }
@@ -129,7 +129,7 @@ impl CustomOp1 for FeedForwardOp {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous_f32(storage, layout)?;
-        let mut y = vec![0.0; x.len()];
+        let mut y = x.to_vec();
         let saved = self.run(x, Some(&mut y))?;
         if self.keep {
             store(&self.saved, saved);

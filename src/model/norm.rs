@@ -2,7 +2,6 @@
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
-use super::kernels::buffer::Buffer;
 use super::kernels::norm::{self as kernel, NormWeights};
 use super::ops::{Engine, contiguous_f32, with_f32};
 
@@ -117,9 +116,8 @@ impl CustomOp1 for NormOp {
         let dx = with_f32(arg, |x| {
             with_f32(&grad, |dy| {
                 let mut dx = vec![0.0; x.len()];
-                let nothing = Buffer::zeros(x.len());
                 self.0
-                    .with_weights(|norm| kernel::vjp(x, dy, &nothing, norm, &mut dx))?;
+                    .with_weights(|norm| kernel::add_vjp(x, dy, norm, &mut dx))?;
                 Ok::<_, candle_core::Error>(dx)
             })
         })???;

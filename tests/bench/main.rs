@@ -244,7 +244,10 @@ fn real(folder: &str) {
     );
 }
 
+#[expect(unsafe_code, reason = "mimalloc is a C library")]
 fn main() {
+    // SAFETY: sets one number of the allocator's options, as `src/main.rs` does.
+    unsafe { libmimalloc_sys::mi_option_set_default(15, -1) };
     if let Some(folder) = ptune::sys::env_vars::get("PTUNE_BENCH_MODEL") {
         real(&folder);
         return;

@@ -1,7 +1,7 @@
 //! LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019) of rows, forward and vector-Jacobian product.
 
 use super::for_each_rows;
-use super::simd::{sum2, vectorized};
+use super::simd::{sum2, sum3, vectorized};
 
 /// Weight and bias of a norm, as the kernels want them.
 #[derive(Clone, Copy, Debug)]
@@ -24,18 +24,12 @@ pub(crate) fn forward(x: &[f32], norm: NormWeights<'_>, out: &mut [f32]) {
     });
 }
 
-/// `dx = base + (d norm / d x)ᵀ · dy`; all [N, H]. `base` is the gradient that goes around the norm.
-pub(crate) fn vjp(x: &[f32], dy: &[f32], base: &[f32], norm: NormWeights<'_>, dx: &mut [f32]) {
+/// `dx += (d norm / d x)ᵀ · dy`; all [N, H].
+pub(crate) fn add_vjp(x: &[f32], dy: &[f32], norm: NormWeights<'_>, dx: &mut [f32]) {
     let width = norm.weight.len();
     for_each_rows(dx, width, |first, dx| {
         let range = first * width..first * width + dx.len();
-        vjp_rows(
-            &x[range.clone()],
-            &dy[range.clone()],
-            &base[range],
-            norm,
-            dx,
-        );
+        add_vjp_rows(&x[range.clone()], &dy[range], norm, dx);
     });
 }
 
@@ -71,24 +65,84 @@ vectorized! {
 }
 
 vectorized! {
-    pub(crate) fn vjp_rows(x: &[f32], dy: &[f32], base: &[f32], norm: NormWeights<'_>, dx: &mut [f32]) {
+    pub(crate) fn add_vjp_rows(x: &[f32], dy: &[f32], norm: NormWeights<'_>, dx: &mut [f32]) {
         let width = norm.weight.len();
         let count = width as f32;
-        for (((x, dy), base), dx) in x
+        for ((x, dy), dx) in x
             .chunks_exact(width)
             .zip(dy.chunks_exact(width))
-            .zip(base.chunks_exact(width))
             .zip(dx.chunks_exact_mut(width))
         {
             let (mean, inverse) = moments(x, norm);
             // With x̂ = (x - mean) / σ and g = dy · w: dx = (g - mean(g) - x̂ · mean(g · x̂)) / σ.
-            for ((dx, &dy), &w) in dx.iter_mut().zip(dy).zip(norm.weight) {
-                *dx = dy * w;
+            let level = if norm.centred { sum2(dy, norm.weight, |dy, w| dy * w) / count } else { 0.0 };
+            let along = sum3(dy, norm.weight, x, |dy, w, x| dy * w * (x - mean)) * inverse * inverse / count;
+            for (((dx, &dy), &w), &x) in dx.iter_mut().zip(dy).zip(norm.weight).zip(x) {
+                *dx += (dy * w - level - (x - mean) * along) * inverse;
             }
-            let along = sum2(dx, x, |g, x| g * (x - mean)) * inverse / count;
-            let level = if norm.centred { sum2(dx, dx, |g, _| g) / count } else { 0.0 };
-            for ((dx, &x), &base) in dx.iter_mut().zip(x).zip(base) {
-                *dx = base + (*dx - level - (x - mean) * inverse * along) * inverse;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::rng::SeededRng;
+
+    #[test]
+    fn the_gradient_of_both_norms_agrees_with_differences_in_double_precision() {
+        let (rows, width) = (3, 37);
+        let mut rng = SeededRng::new(11, 0);
+        let x = rng.normals(rows * width, 2.0);
+        let dy = rng.normals(rows * width, 1.0);
+        let weight = rng.normals(width, 1.0);
+        let bias = rng.normals(width, 1.0);
+        for centred in [true, false] {
+            let norm = NormWeights {
+                weight: &weight,
+                bias: Some(&bias),
+                epsilon: 1e-5,
+                centred,
+            };
+            let value = |x: &[f64]| -> Vec<f64> {
+                let count = x.len() as f64;
+                let mean = if centred {
+                    x.iter().sum::<f64>() / count
+                } else {
+                    0.0
+                };
+                let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
+                let terms = x.iter().zip(weight.iter().zip(&bias));
+                terms
+                    .map(|(x, (&w, &b))| {
+                        (x - mean) / (variance + 1e-5).sqrt() * f64::from(w) + f64::from(b)
+                    })
+                    .collect()
+            };
+            let mut y = vec![0.0; rows * width];
+            forward(&x, norm, &mut y);
+            let mut dx = vec![0.25; rows * width];
+            add_vjp(&x, &dy, norm, &mut dx);
+            for row in 0..rows {
+                let range = row * width..(row + 1) * width;
+                let wide: Vec<f64> = x[range.clone()].iter().map(|&x| f64::from(x)).collect();
+                for (y, exact) in y[range.clone()].iter().zip(value(&wide)) {
+                    assert!((f64::from(*y) - exact).abs() < 1e-5);
+                }
+                for channel in 0..width {
+                    let along = |h: f64| -> f64 {
+                        let mut moved = wide.clone();
+                        moved[channel] += h;
+                        let terms = value(&moved).into_iter().zip(&dy[range.clone()]);
+                        terms.map(|(y, &dy)| y * f64::from(dy)).sum()
+                    };
+                    let slope = (along(1e-5) - along(-1e-5)) / 2e-5;
+                    let found = f64::from(dx[row * width + channel]) - 0.25;
+                    assert!(
+                        (found - slope).abs() < 1e-5 * slope.abs().max(1.0),
+                        "{found} {slope}"
+                    );
+                }
             }
         }
     }

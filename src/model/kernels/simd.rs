@@ -163,6 +163,36 @@ pub(crate) fn sum2(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 
     total
 }
 
+/// [`sum2`] of three slices.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "must be part of the vectorised loop")]
+pub(crate) fn sum3(a: &[f32], b: &[f32], c: &[f32], term: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (mut first, mut second, mut third) = (
+        a.chunks_exact(LANES),
+        b.chunks_exact(LANES),
+        c.chunks_exact(LANES),
+    );
+    for ((a, b), c) in (&mut first).zip(&mut second).zip(&mut third) {
+        for (((lane, &a), &b), &c) in lanes.iter_mut().zip(a).zip(b).zip(c) {
+            *lane += term(a, b, c);
+        }
+    }
+    let mut total = 0.0;
+    for lane in lanes {
+        total += lane;
+    }
+    let rest = first
+        .remainder()
+        .iter()
+        .zip(second.remainder())
+        .zip(third.remainder());
+    for ((&a, &b), &c) in rest {
+        total += term(a, b, c);
+    }
+    total
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
