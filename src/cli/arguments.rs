@@ -44,6 +44,29 @@ pub(super) enum Verb {
     Worker(WorkerArguments),
     /// Look into the configuration
     Config(ConfigArguments),
+    /// Say how jobs stand
+    Status(FolderArguments),
+    /// Show a job's log
+    Logs(LogsArguments),
+    /// Ask a job to end; one that trains saves first
+    Cancel(FolderArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FolderArguments {
+    /// Results folder of the job; below ./results where it is not given
+    #[arg(value_name = "FOLDER")]
+    pub(super) folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArguments {
+    /// Results folder of the job; the newest below ./results where it is not given
+    #[arg(value_name = "FOLDER")]
+    pub(super) folder: Option<PathBuf>,
+    /// Go on until the job ends
+    #[arg(long, short)]
+    pub(super) follow: bool,
 }
 
 #[derive(Debug, Args)]

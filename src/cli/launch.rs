@@ -13,7 +13,7 @@ use crate::launch::Templates;
 use crate::stages::{self, Launched, Settings};
 use crate::sys::env_vars;
 
-const VERBS: [&str; 2] = ["worker", "config"];
+const VERBS: [&str; 5] = ["worker", "config", "status", "logs", "cancel"];
 
 pub(super) fn run(arguments: &LaunchArguments, command_line: &[String]) -> Result<i32> {
     let config = compose_words(&arguments.compose)?;

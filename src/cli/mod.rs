@@ -6,6 +6,7 @@
 mod arguments;
 mod config;
 mod embedded;
+mod jobs;
 mod launch;
 mod log;
 mod worker;
@@ -55,6 +56,9 @@ fn run(arguments: &Arguments, words: &[String]) -> anyhow::Result<i32> {
         None => launch::run(&arguments.launch, words),
         Some(Verb::Worker(worker)) => worker::run(worker),
         Some(Verb::Config(config)) => config::run(config, &arguments.launch),
+        Some(Verb::Status(status)) => jobs::status(status),
+        Some(Verb::Logs(logs)) => jobs::logs(logs),
+        Some(Verb::Cancel(cancel)) => jobs::cancel(cancel),
     }
 }
 

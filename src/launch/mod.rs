@@ -7,6 +7,7 @@
 pub mod bcp;
 #[cfg(test)]
 mod examples;
+pub mod follow;
 pub mod job;
 pub mod local;
 pub mod paths;

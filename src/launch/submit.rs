@@ -79,11 +79,12 @@ pub fn require_slurm() -> Result<()> {
 }
 
 /// Runs `script` here, in a process group of its own, and waits for it. SIGINT, SIGTERM and SIGUSR1 are passed on, once
-/// each time, so that the job can save and end; the launcher itself stays until it has.
+/// each time, so that the job can save and end; the launcher itself stays until it has. `started` is told the number of
+/// the process, which is also that of its group.
 ///
 /// # Errors
 /// `bash` cannot be started.
-pub fn run_here(script: &Path) -> Result<i32> {
+pub fn run_here(script: &Path, started: &mut dyn FnMut(u32) -> Result<()>) -> Result<i32> {
     runtime()?.block_on(async {
         let mut command = Command::new("bash");
         command.arg(script);
@@ -94,6 +95,9 @@ pub fn run_here(script: &Path) -> Result<i32> {
         let mut child = command
             .spawn()
             .with_context(|| format!("running `bash {}`", script.display()))?;
+        if let Some(id) = child.id() {
+            started(id)?;
+        }
         loop {
             #[cfg(unix)]
             tokio::select! {
@@ -171,7 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("a.sh");
         fs_err::write(&script, text).unwrap();
-        run_here(&script).unwrap()
+        run_here(&script, &mut |_| Ok(())).unwrap()
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub struct JobManifest {
     pub log_file: Option<PathBuf>,
     /// The scheduler's number, where the job was submitted.
     pub job_id: Option<String>,
+    /// The process on this machine that runs the job, which leads a process group of its own.
+    #[serde(default)]
+    pub process: Option<u32>,
+    /// How a job on this machine ended.
+    #[serde(default)]
+    pub exit_status: Option<i32>,
 }
 
 impl JobManifest {

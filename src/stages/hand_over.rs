@@ -61,7 +61,7 @@ pub fn launch(
     }
     match cluster_type {
         ClusterType::Slurm => queue(&mut plan, settings, how, out),
-        ClusterType::Bcp | ClusterType::Interactive => run_here(&plan),
+        ClusterType::Bcp | ClusterType::Interactive => run_here(&plan, settings, how),
     }
 }
 
@@ -98,7 +98,7 @@ fn queue(
         let id = submit::sbatch(&paths.script_file())
             .with_context(|| format!("submitting `{}`", job.spec.name))?;
         atomic_file::write(&paths.launcher_log(), format!("Submitted batch job {id}"))?;
-        write_manifest(job, settings, how, Some(&id))?;
+        write_manifest(job, settings, how, &Progress::Queued(&id))?;
         writeln!(
             out,
             "submitted {} as job {id}, results in {}",
@@ -110,7 +110,7 @@ fn queue(
     Ok(0)
 }
 
-fn run_here(plan: &Plan) -> Result<i32> {
+fn run_here(plan: &Plan, settings: &Settings, how: &Launched<'_>) -> Result<i32> {
     let count = plan.jobs.len();
     for (index, job) in plan.jobs.iter().enumerate() {
         let paths = &job.spec.paths;
@@ -120,7 +120,12 @@ fn run_here(plan: &Plan) -> Result<i32> {
             job.key(),
             paths.folder.display()
         );
-        let status = submit::run_here(&paths.script_file())?;
+        let mut process = None;
+        let status = submit::run_here(&paths.script_file(), &mut |id| {
+            process = Some(id);
+            write_manifest(job, settings, how, &Progress::Started(id))
+        })?;
+        write_manifest(job, settings, how, &Progress::Ended(process, status))?;
         if status != 0 {
             let rest: Vec<&str> = plan.jobs[index + 1..].iter().map(PlannedJob::key).collect();
             let not_started = if rest.is_empty() {
@@ -150,16 +155,30 @@ fn write_folder(job: &PlannedJob, settings: &Settings, how: &Launched<'_>) -> Re
         .map(|word| shell_quote(word))
         .collect();
     atomic_file::write(&paths.command_file(), command_line.join(" \\\n  "))?;
-    write_manifest(job, settings, how, None)
+    write_manifest(job, settings, how, &Progress::Written)
+}
+
+/// How far a job has come.
+enum Progress<'a> {
+    Written,
+    Queued(&'a str),
+    Started(u32),
+    Ended(Option<u32>, i32),
 }
 
 fn write_manifest(
     job: &PlannedJob,
     settings: &Settings,
     how: &Launched<'_>,
-    job_id: Option<&str>,
+    progress: &Progress<'_>,
 ) -> Result<()> {
     let paths = &job.spec.paths;
+    let (job_id, process, exit_status) = match *progress {
+        Progress::Written => (None, None, None),
+        Progress::Queued(id) => (Some(id), None, None),
+        Progress::Started(process) => (None, Some(process), None),
+        Progress::Ended(process, status) => (None, process, Some(status)),
+    };
     let log_file = match (settings.cluster.cluster_type, job_id) {
         (ClusterType::Slurm, Some(id)) => Some(paths.log_file(id, "out")),
         (ClusterType::Slurm, None) => None,
@@ -177,6 +196,8 @@ fn write_manifest(
         script_file: paths.script_file(),
         log_file,
         job_id: job_id.map(str::to_owned),
+        process,
+        exit_status,
     };
     let mut text = serde_json::to_string_pretty(&manifest).context("writing the job's manifest")?;
     text.push('\n');

@@ -284,3 +284,70 @@ fn the_data_preparation_stage_runs_by_itself() {
             .contains("three?")
     );
 }
+
+#[test]
+fn a_folder_tells_how_its_job_stands() {
+    let sandbox = Sandbox::new();
+    sandbox.script(
+        "worker.sh",
+        "echo '04:05:06 INFO step 1' >> \"$PTUNE_LOG_FILE\"\n\
+         printf 'error: a row is too long\\n  --> rows.jsonl:7\\n' >> \"$PTUNE_LOG_FILE\"\nexit 1",
+    );
+    assert_eq!(run(&sandbox, "interactive", &[]).status, Some(1));
+    let ran = sandbox.ptune(&["status"]);
+    assert_eq!(
+        ran.stdout,
+        "squad_t5_220m: failed (exit status 1), results/t5_220m/prompt_learning_squad\n    \
+         error: a row is too long\n      --> rows.jsonl:7\n"
+    );
+    let ran = sandbox.ptune(&["logs", "results/t5_220m/prompt_learning_squad"]);
+    assert!(
+        ran.stdout.starts_with("04:05:06 INFO step 1\n"),
+        "{}",
+        ran.stdout
+    );
+    let ran = sandbox.ptune(&["cancel"]);
+    assert_eq!(ran.status, Some(1));
+    assert!(ran.stderr.contains("cannot be cancelled"), "{}", ran.stderr);
+    let ran = sandbox.ptune(&["status", "nowhere"]);
+    assert_eq!(ran.status, Some(2));
+    assert!(
+        ran.stderr.contains("no job was started in this folder"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_running_job_can_be_cancelled_by_its_folder_and_saves_first() {
+    let sandbox = Sandbox::new();
+    sandbox.script(
+        "worker.sh",
+        "trap 'echo saved > saved; exit 75' TERM\necho started\nfor i in $(seq 200); do sleep 0.05; done",
+    );
+    let words = words(&sandbox, "interactive", &[]);
+    let mut child = sandbox
+        .command(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut started = [0; 8];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut started)
+        .unwrap();
+    assert!(sandbox.ptune(&["status"]).stdout.contains(": running, "));
+    assert_eq!(sandbox.ptune(&["cancel"]).status, Some(0));
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert_eq!(sandbox.read("saved"), "saved\n");
+    let ran = sandbox.ptune(&["status"]);
+    assert!(
+        ran.stdout.contains("stopped after saving"),
+        "{}",
+        ran.stdout
+    );
+}

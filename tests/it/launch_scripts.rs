@@ -6,9 +6,7 @@ use crate::sandbox::Sandbox;
 fn scripts(sandbox: &Sandbox, words: &[&str]) -> String {
     let mut all = vec!["--dry-run", "ptune_path=ptune"];
     all.extend(words);
-    let ran = sandbox.ptune(&all);
-    assert_eq!(ran.status, Some(0), "{words:?}\n{}", ran.stderr);
-    ran.stdout
+    sandbox.expect(&all, 0).stdout
 }
 
 /// `#SBATCH` lines of a dry run, without that word.
