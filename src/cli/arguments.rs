@@ -92,6 +92,9 @@ pub(super) struct LaunchArguments {
     /// Print the composed configuration and do nothing else
     #[arg(long, value_name = "WHAT", value_enum)]
     pub(super) cfg: Option<Cfg>,
+    /// Print how the configuration was composed and do nothing else
+    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    pub(super) info: Option<Info>,
     /// With --cfg: replace every ${…} by its value
     #[arg(long, requires = "cfg")]
     pub(super) resolve: bool,
@@ -110,6 +113,24 @@ pub(super) struct LaunchArguments {
 pub(super) enum Cfg {
     /// The configuration
     Job,
+    /// What Hydra keeps below `hydra`
+    Hydra,
+    /// Both
+    All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Info {
+    /// All that follows
+    All,
+    /// Search path, defaults and configuration
+    Config,
+    /// The defaults list, in the order of merging
+    Defaults,
+    /// The defaults lists of all files
+    DefaultsTree,
+    /// Where files are looked for
+    Searchpath,
 }
 
 #[derive(Debug, Args)]

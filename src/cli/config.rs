@@ -4,25 +4,24 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use super::arguments::{ConfigArguments, ConfigVerb, LaunchArguments};
+use super::arguments::{ConfigArguments, ConfigVerb};
 use super::launch::compose_words;
 
-pub(super) fn run(arguments: &ConfigArguments, _: &LaunchArguments) -> Result<i32> {
+pub(super) fn run(arguments: &ConfigArguments) -> Result<i32> {
     let ConfigVerb::Explain { key, compose } = &arguments.verb;
-    let config = compose_words(compose)?;
-    let written = config.to_yaml(Some(key))?;
-    let resolved = config.resolve()?;
+    let explanation = compose_words(compose)?.explain(key)?;
     let mut out = std::io::stdout().lock();
-    let value = resolved
-        .select_subtree(key)
-        .map(|part| part.to_yaml())
-        .unwrap_or_default();
-    writeln!(out, "{key} = {}", value.trim_end())?;
-    if written.trim_end() != value.trim_end() {
-        writeln!(out, "  written as {}", written.trim_end())?;
+    match &explanation.resolved {
+        Ok(value) => writeln!(out, "{key} = {value}")?,
+        Err(why) => writeln!(out, "{key} has no value: {why}")?,
     }
-    if let Some(location) = resolved.location(key) {
-        writeln!(out, "  set at {location}")?;
+    if explanation.resolved.as_ref() != Ok(&explanation.written) {
+        writeln!(out, "  written as {}", explanation.written)?;
+    }
+    for step in &explanation.steps {
+        let value = step.value.as_deref().unwrap_or("(deleted)");
+        let replaced = if step.replaced { "  (replaced)" } else { "" };
+        writeln!(out, "  {}: {value}{replaced}", step.place)?;
     }
     Ok(0)
 }

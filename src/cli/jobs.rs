@@ -92,13 +92,11 @@ fn current(folder: &Path, manifest: &JobManifest) -> JobManifest {
 fn copy_new_text(manifest: &JobManifest, read: &mut Vec<(PathBuf, u64)>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for path in follow::logs(manifest) {
-        let index = match read.iter().position(|(known, _)| *known == path) {
-            Some(index) => index,
-            None => {
-                read.push((path.clone(), 0));
-                read.len() - 1
-            }
-        };
+        let known = read.iter().position(|(known, _)| *known == path);
+        let index = known.unwrap_or_else(|| {
+            read.push((path.clone(), 0));
+            read.len() - 1
+        });
         let mut file = fs_err::File::open(&path)?;
         file.seek(SeekFrom::Start(read[index].1))?;
         let mut bytes = vec![];

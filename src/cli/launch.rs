@@ -4,9 +4,11 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 
-use super::arguments::{ComposeArguments, LaunchArguments};
+use super::arguments::{Cfg, ComposeArguments, Info, LaunchArguments};
 use super::embedded;
-use crate::config::{ComposeRequest, Config, ConfigRepository, ConfigSource, compose};
+use crate::config::{
+    ComposeRequest, Config, ConfigPart, ConfigRepository, ConfigSource, InfoPart, compose,
+};
 use crate::diag::suggest::did_you_mean;
 use crate::diag::{Diagnostic, Location};
 use crate::launch::Templates;
@@ -18,25 +20,36 @@ const VERBS: [&str; 5] = ["worker", "config", "status", "logs", "cancel"];
 pub(super) fn run(arguments: &LaunchArguments, command_line: &[String]) -> Result<i32> {
     let config = compose_words(&arguments.compose)?;
     let stdout = std::io::stdout();
-    if arguments.cfg.is_some() {
-        let package = arguments.package.as_deref();
-        let text = if arguments.resolve {
-            let resolved = config.resolve()?;
-            match package {
-                Some(key) => resolved
-                    .select_subtree(key)
-                    .ok_or_else(|| no_such_key(key))?
-                    .to_yaml(),
-                None => resolved.to_yaml(),
-            }
-        } else {
-            config.to_yaml(package)?
+    if let Some(part) = arguments.cfg {
+        let part = match part {
+            Cfg::Job => ConfigPart::Job,
+            Cfg::Hydra => ConfigPart::Hydra,
+            Cfg::All => ConfigPart::All,
         };
+        let text = config.print(part, arguments.package.as_deref(), arguments.resolve)?;
         stdout.lock().write_all(text.as_bytes())?;
         return Ok(0);
     }
+    if let Some(part) = arguments.info {
+        let text = config.info(match part {
+            Info::All => InfoPart::All,
+            Info::Config => InfoPart::Config,
+            Info::Defaults => InfoPart::Defaults,
+            Info::DefaultsTree => InfoPart::DefaultsTree,
+            Info::Searchpath => InfoPart::SearchPath,
+        });
+        stdout.lock().write_all(text.as_bytes())?;
+        return Ok(0);
+    }
+    for text in config.warnings() {
+        super::warn(&Diagnostic::configuration(text.as_str()));
+    }
 
-    let resolved = config.resolve()?;
+    // Sections that no stage of this command line reads may stay without values.
+    let mut keys = Settings::KEYS.to_vec();
+    let stages = Settings::read(&config.resolve_sections(&keys)?)?.stages;
+    keys.extend(stages.iter().map(|stage| stage.name()));
+    let resolved = config.resolve_sections(&keys)?;
     let settings = Settings::read(&resolved)?;
     let templates = Templates {
         folder: arguments.templates_dir.clone(),
@@ -56,10 +69,6 @@ pub(super) fn run(arguments: &LaunchArguments, command_line: &[String]) -> Resul
         &mut super::warn,
         &mut stdout.lock(),
     )
-}
-
-fn no_such_key(key: &str) -> Diagnostic {
-    Diagnostic::configuration(format!("the configuration has no `{key}`"))
 }
 
 /// The configuration that words and options ask for.

@@ -55,7 +55,7 @@ fn run(arguments: &Arguments, words: &[String]) -> anyhow::Result<i32> {
     match &arguments.verb {
         None => launch::run(&arguments.launch, words),
         Some(Verb::Worker(worker)) => worker::run(worker),
-        Some(Verb::Config(config)) => config::run(config, &arguments.launch),
+        Some(Verb::Config(config)) => config::run(config),
         Some(Verb::Status(status)) => jobs::status(status),
         Some(Verb::Logs(logs)) => jobs::logs(logs),
         Some(Verb::Cancel(cancel)) => jobs::cancel(cancel),

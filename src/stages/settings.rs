@@ -32,6 +32,25 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The keys that are read.
+    pub const KEYS: [&'static str; 15] = [
+        "stages",
+        "stage_dependency",
+        "cluster_type",
+        "launcher_scripts_path",
+        "data_dir",
+        "base_results_dir",
+        "container",
+        "container_mounts",
+        "ptune_path",
+        "bcp_no_redirect",
+        "enable_vboost",
+        "env_vars",
+        "cluster",
+        "wandb_api_key_file",
+        "wandb_api_bcp_secret_key",
+    ];
+
     /// Reads them.
     ///
     /// # Errors

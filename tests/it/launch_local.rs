@@ -340,7 +340,12 @@ fn a_running_job_can_be_cancelled_by_its_folder_and_saves_first() {
         .unwrap()
         .read_exact(&mut started)
         .unwrap();
-    assert!(sandbox.ptune(&["status"]).stdout.contains(": running, "));
+    // The launcher notes the process just after it has started it.
+    let is_running = || sandbox.ptune(&["status"]).stdout.contains(": running, ");
+    assert!((0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        is_running()
+    }));
     assert_eq!(sandbox.ptune(&["cancel"]).status, Some(0));
     assert_eq!(child.wait().unwrap().code(), Some(75));
     assert_eq!(sandbox.read("saved"), "saved\n");

@@ -386,3 +386,14 @@ fn two_stages_that_would_write_the_same_files_are_refused() {
         ran.stderr
     );
 }
+
+#[test]
+fn a_section_that_no_stage_reads_may_stay_without_its_values() {
+    let sandbox = Sandbox::new();
+    let words = ["evaluation.run.model_train_name=${oc.env:NOT_SET_ANYWHERE}"];
+    scripts(&sandbox, &words);
+    let mut words = words.to_vec();
+    words.extend(["--dry-run", "stages=[evaluation]"]);
+    let ran = sandbox.expect(&words, 2);
+    assert!(ran.stderr.contains("NOT_SET_ANYWHERE"), "{}", ran.stderr);
+}

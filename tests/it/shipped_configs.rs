@@ -156,6 +156,25 @@ fn explain_says_where_a_value_comes_from() {
         "prompt_learning=t5/squad",
     ]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let ran_with_word = sandbox.ptune(&[
+        "config",
+        "explain",
+        "prompt_learning.model.optim.lr",
+        "prompt_learning=t5/squad",
+        "prompt_learning.model.optim.lr=0.3",
+    ]);
+    assert!(
+        ran_with_word
+            .stdout
+            .starts_with("prompt_learning.model.optim.lr = 0.3\n"),
+        "{}",
+        ran_with_word.stdout
+    );
+    assert!(
+        ran_with_word.stdout.contains("(replaced)\n"),
+        "{}",
+        ran_with_word.stdout
+    );
     assert!(
         ran.stdout.contains("prompt_learning/t5/squad.yaml:"),
         "{}",
