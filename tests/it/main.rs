@@ -5,6 +5,7 @@ mod compose;
 mod launch_local;
 mod launch_scripts;
 mod layers;
+#[cfg(feature = "worker")]
 mod readme;
 mod sandbox;
 mod shipped_configs;
