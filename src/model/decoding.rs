@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
 use super::attention::BatchBias;
-use super::gpt::Gpt;
 use super::head::Head;
 use super::kv_cache::{CrossCache, KvCache};
 use super::norm::Norm;
@@ -146,7 +145,8 @@ impl Decoding<'_> {
                     .zip(new.lengths())
                     .flat_map(|(&before, &count)| before as u32..(before + count) as u32)
                     .collect();
-                let mut x = self.start_gpt(gpt, embeddings, &positions)?; // [M, H]
+                let positions = gpt.positions.lookup(&positions)?; // [M, H]
+                let mut x = (embeddings + positions.to_dtype(embeddings.dtype())?)?; // [M, H]
                 for (number, layer) in gpt.layers.iter().enumerate() {
                     x = self
                         .cache
@@ -157,14 +157,6 @@ impl Decoding<'_> {
             }
             LanguageModel::T5(t5) => self.advance_t5(t5, embeddings, &step),
         }
-    }
-
-    fn start_gpt(&self, gpt: &Gpt, embeddings: &Tensor, positions: &[u32]) -> Result<Tensor> {
-        let positions = gpt
-            .positions
-            .lookup(positions)?
-            .to_dtype(embeddings.dtype())?;
-        Ok((embeddings + positions)?)
     }
 
     fn advance_t5(

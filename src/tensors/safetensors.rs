@@ -120,7 +120,9 @@ impl SafetensorsFile {
             .checked_add(header)
             .ok_or_else(|| malformed("header length overflows".to_owned()))?;
         let shard = self.shards.len();
-        for (name, info) in metadata.tensors() {
+        // In order of names, so that of several faults the same one is told each time.
+        let tensors: BTreeMap<String, _> = metadata.tensors().into_iter().collect();
+        for (name, info) in tensors {
             let (start, end) = info.data_offsets;
             let bounds = data.checked_add(start).zip(data.checked_add(end));
             let (start, end) = bounds

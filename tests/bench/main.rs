@@ -217,7 +217,7 @@ fn real(folder: &str) {
             product_processor += between - before;
             seconds.push(step);
             forwards.push(forward);
-            products.push((product + matrix_product_speed()) / 2.0);
+            products.push(product.midpoint(matrix_product_speed()));
         }
     }
     let (step, forward, product) = (

@@ -225,9 +225,12 @@ mod tests {
         let u = [1.0, -2.0, 3.0, 0.5];
         let mut out = [0.0; 2];
         forward(Activation::Relu, true, 2, &u, &mut out);
-        assert_eq!(out, [3.0, 0.0]);
+        assert_eq!(out.map(f32::to_bits), [3.0_f32, 0.0].map(f32::to_bits));
         let mut du = u;
         vjp_in_place(Activation::Relu, true, 2, &[1.0, 1.0], &mut du);
-        assert_eq!(du, [3.0, 0.0, 1.0, 0.0]);
+        assert_eq!(
+            du.map(f32::to_bits),
+            [3.0_f32, 0.0, 1.0, 0.0].map(f32::to_bits)
+        );
     }
 }
