@@ -4,7 +4,15 @@
     python tests/quickstart/pretrain.py
 
 writes src/quickstart/{config.json,model.safetensors,tokenizer.json,train.jsonl,validation.jsonl,test.jsonl}.
-One command on two cores; it prints, every 100 steps, how many unseen questions are answered with an instruction and without.
+
+Every 100 steps it saves, and prints how many unseen questions are answered exactly with an instruction line and without.
+About 26 minutes of each of two cores (the committed run shared them with seven builds and took 64 minutes);
+14 M tokens of made-up documents, all told from one seed. Made with Python 3.11, torch 2.15.0 (CPU), tokenizers 0.22.2,
+safetensors 0.8.0, numpy 2.4.6. One seed gives the same documents, tokenizer and rows everywhere; the weights agree only
+as far as the machine's matrix products do.
+
+What makes it quick: short contexts first, several questions to a context, loss mostly on the answers, positions that
+start as waves, Muon for the matrices, bfloat16 products, and one single-threaded process per core.
 """
 
 import argparse
