@@ -19,7 +19,10 @@ pub(crate) fn together(mut problems: Vec<Diagnostic>) -> Option<Diagnostic> {
         let _ = write!(
             drawn,
             "\n- {}",
-            problem.to_string().replace("\n\nhint: ", "\n  hint: ")
+            problem
+                .to_string()
+                .replace("\n\nhint: ", "\nhint: ")
+                .replace("\nhint: ", "\n  hint: ")
         );
     }
     if problems.len() > SHOWN {
