@@ -94,7 +94,7 @@ pub fn compose_with(
         .map(|index| (&words[*index].0, words[*index].1))
         .collect();
     apply(&mut full, &values, &texts)?;
-    hydra_schema::check(&mut full, &texts)?;
+    hydra_schema::check(&mut full, false, &texts)?;
     set_runtime(&mut full, request, &words, &list, &repository, &options)?;
     let mut root = full.clone();
     if let Some(mapping) = root.as_map_mut() {
@@ -341,7 +341,7 @@ fn merge_files(list: &DefaultsList, repository: &ConfigRepository) -> Result<Nod
         };
         result.map_err(|error| merge_refused(default, error, texts))?;
         if default.package.starts_with("hydra") || file.content.child("hydra").is_some() {
-            hydra_schema::check(&mut root, texts)?;
+            hydra_schema::check(&mut root, true, texts)?;
         }
     }
     Ok(root)

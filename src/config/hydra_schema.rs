@@ -110,14 +110,16 @@ pub(crate) fn is_fixed(key: &str) -> bool {
 }
 
 /// Checks the `hydra` part of a tree and converts its values (`3` to `'3'` where a text is meant).
-pub(crate) fn check(root: &mut Node, texts: &SourceMap) -> Result<(), Diagnostic> {
+///
+/// Files may not add keys (`closed`); words with `+` may.
+pub(crate) fn check(root: &mut Node, closed: bool, texts: &SourceMap) -> Result<(), Diagnostic> {
     let Some(hydra) = root
         .as_map_mut()
         .and_then(|mapping| mapping.get_mut("hydra"))
     else {
         return Ok(());
     };
-    check_section(hydra, HYDRA, "hydra", texts)
+    check_section(hydra, HYDRA, "hydra", closed, texts)
 }
 
 fn refused(title: String, node: &Node, texts: &SourceMap) -> Diagnostic {
@@ -132,6 +134,7 @@ fn check_section(
     node: &mut Node,
     keys: &[(&'static str, Kind)],
     path: &str,
+    closed: bool,
     texts: &SourceMap,
 ) -> Result<(), Diagnostic> {
     if node.is_missing() || node.is_interpolation() {
@@ -148,13 +151,16 @@ fn check_section(
     for (key, child) in mapping {
         let key = key_text(key);
         let Some((_, kind)) = keys.iter().find(|(name, _)| *name == key) else {
+            if !closed {
+                continue;
+            }
             let mut diagnostic = refused(format!("`{path}` has no key `{key}`"), child, texts);
             if let Some(near) = did_you_mean(&key, keys.iter().map(|(name, _)| *name)) {
                 diagnostic = diagnostic.hint(format!("did you mean `{path}.{near}`?"));
             }
             return Err(diagnostic);
         };
-        check_value(child, kind, &format!("{path}.{key}"), texts)?;
+        check_value(child, kind, &format!("{path}.{key}"), closed, texts)?;
     }
     Ok(())
 }
@@ -163,10 +169,11 @@ fn check_value(
     node: &mut Node,
     kind: &Kind,
     path: &str,
+    closed: bool,
     texts: &SourceMap,
 ) -> Result<(), Diagnostic> {
     if let Kind::Section(keys) = kind {
-        return check_section(node, keys, path, texts);
+        return check_section(node, keys, path, closed, texts);
     }
     if node.is_missing() || node.is_interpolation() {
         return Ok(());
@@ -228,7 +235,7 @@ fn check_value(
         Kind::Texts => match &mut node.value {
             Value::List(items) => {
                 for (index, item) in items.iter_mut().enumerate() {
-                    check_value(item, &TEXT, &format!("{path}.{index}"), texts)?;
+                    check_value(item, &TEXT, &format!("{path}.{index}"), closed, texts)?;
                 }
                 return Ok(());
             }
@@ -237,7 +244,13 @@ fn check_value(
         Kind::TextMap => match &mut node.value {
             Value::Map(mapping) => {
                 for (key, child) in mapping {
-                    check_value(child, &TEXT, &format!("{path}.{}", key_text(key)), texts)?;
+                    check_value(
+                        child,
+                        &TEXT,
+                        &format!("{path}.{}", key_text(key)),
+                        closed,
+                        texts,
+                    )?;
                 }
                 return Ok(());
             }

@@ -334,8 +334,11 @@ fn command(corpus: &Corpus, row: &Json) -> Outcome {
             })
             .unwrap_or_default()
     };
-    let overrides = texts("args");
-    let flags = texts("flags");
+    // A flag may stand among the words.
+    let (late, overrides): (Vec<String>, Vec<String>) = texts("args")
+        .into_iter()
+        .partition(|word| word.starts_with("--"));
+    let flags: Vec<String> = texts("flags").into_iter().chain(late).collect();
     let after = |names: &[&str]| {
         let at = flags
             .iter()
