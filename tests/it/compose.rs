@@ -3,6 +3,11 @@
 //! A case is a folder with `conf/`, `cmd.txt` (name of the primary file, then one word a line; `--resolve` resolves)
 //! and `expected.txt`. `PTUNE_BLESS=1` writes the expected texts anew; read the difference before committing it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, not tests to the lint"
+)]
+
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
