@@ -106,7 +106,7 @@ def main():
     flags.add_argument("--virtual", type=int, default=10)
     flags.add_argument("--encoder-hidden", type=int, default=256)
     flags.add_argument("--init-std", type=float, default=0.02)
-    flags.add_argument("--lr", type=float, default=1e-2)
+    flags.add_argument("--lr", type=float, default=3e-3)
     flags.add_argument("--steps", type=int, default=150)
     flags.add_argument("--warm", type=int, default=15)
     flags.add_argument("--constant", type=int, default=0)
