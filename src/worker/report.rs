@@ -74,4 +74,16 @@ pub(super) fn evaluation(
         plan.predictions.with_extension("jsonl").display()
     );
     tracing::info!("metrics: {}", metrics.display());
+    if plan
+        .language_model_path
+        .as_deref()
+        .is_some_and(crate::quickstart::is_builtin)
+    {
+        tracing::info!(
+            "next: your own rows and model (README, \"Your data\"): ptune stages=[prompt_learning,evaluation] \
+             cluster_type=interactive prompt_learning=t5/squad evaluation=prompt_t5/squad \
+             prompt_learning.model.language_model_path=FOLDER evaluation.language_model_path=FOLDER \
+             prompt_learning.model.data.train_ds=[ROWS.jsonl] evaluation.data.test_ds=[ROWS.jsonl]"
+        );
+    }
 }

@@ -1,5 +1,7 @@
 //! Whole commands and whole subsystems, seen from outside.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
+
 mod cli_messages;
 mod compose;
 mod launch_local;
