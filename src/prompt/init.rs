@@ -39,6 +39,15 @@ pub fn text(ids: &[u32], virtual_tokens: usize, model: &LanguageModel) -> Result
     Ok(model.embed_tokens(&rows)?.to_dtype(DType::F32)?.detach())
 }
 
+/// Root mean square of the common pieces' word embeddings: the scale that a prompt's rows live on.
+pub fn embedding_scale(model: &LanguageModel) -> Result<f64> {
+    let ids: Vec<u32> = (0..model.vocab_size().min(COMMON_PIECES) as u32).collect();
+    let rows = model.embed_tokens(&ids)?.to_dtype(DType::F32)?; // [pieces, H]
+    Ok(f64::from(
+        rows.sqr()?.mean_all()?.to_scalar::<f32>()?.sqrt(),
+    ))
+}
+
 /// The word embeddings of pieces drawn from the vocabulary's common part, without those in `special`. [V, H]
 pub fn vocabulary(
     virtual_tokens: usize,

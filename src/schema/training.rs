@@ -97,6 +97,9 @@ pub struct OptimSection {
     pub name: String,
     /// Highest learning rate.
     pub lr: f64,
+    /// The learning rates are in units of the root mean square of the frozen model's word embeddings, so that one
+    /// setting suits models whose embeddings differ in scale (ptune's own key; for prompt tuning).
+    pub lr_relative_to_embeddings: bool,
     /// Weight decay.
     pub weight_decay: f64,
     /// Decay of the first and second moment.
@@ -112,6 +115,7 @@ impl Default for OptimSection {
         Self {
             name: "fused_adam".into(),
             lr: 1e-4,
+            lr_relative_to_embeddings: false,
             weight_decay: 0.01,
             betas: [0.9, 0.98],
             eps: 1e-8,

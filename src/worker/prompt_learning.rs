@@ -98,7 +98,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         true,
     )?;
     let options = fit_options(section, &train)?;
-    let schedule = schedule(model_section, options.max_steps)?;
+    let schedule = schedule(model_section, options.max_steps, &frozen)?;
     let log_dir = section.log_dir();
     let checkpoints = CheckpointFolder::new(log_dir.join("checkpoints"));
     let fingerprint = fingerprint(section, &train, trainable, options.max_steps);
@@ -358,25 +358,42 @@ fn fit_options(section: &PromptLearning, train: &Dataset) -> Result<FitOptions> 
     })
 }
 
-fn schedule(section: &PromptLearningModel, max_steps: u64) -> Result<Box<dyn Schedule>> {
+fn schedule(
+    section: &PromptLearningModel,
+    max_steps: u64,
+    frozen: &FrozenModel,
+) -> Result<Box<dyn Schedule>> {
     let optim = &section.optim;
+    let unit = if optim.lr_relative_to_embeddings {
+        let scale = init::embedding_scale(&frozen.model)?;
+        tracing::info!(
+            "learning rate {:.4}: {} times the scale of the word embeddings, {scale:.4}",
+            optim.lr * scale,
+            optim.lr
+        );
+        scale
+    } else {
+        1.0
+    };
+    let lr = optim.lr * unit;
     let Some(sched) = &optim.sched else {
         return Ok(Box::new(Constant {
-            lr: optim.lr,
+            lr,
             warmup_steps: 0,
         }));
     };
     let max_steps = sched.max_steps.map_or(max_steps, |steps| steps as u64);
     let cosine = CosineAnnealing::new(
-        optim.lr,
-        sched.min_lr,
+        lr,
+        sched.min_lr * unit,
         sched.warmup_steps as u64,
         sched.constant_steps as u64,
         max_steps,
     )
     .map_err(|error| {
-        Diagnostic::configuration(error.to_string())
-            .hint("prompt_learning.model.optim.sched.warmup_steps=0 prompt_learning.model.optim.sched.constant_steps=0")
+        Diagnostic::configuration(error.to_string()).hint(
+            "prompt_learning.model.optim.sched.warmup_steps=0 prompt_learning.model.optim.sched.constant_steps=0",
+        )
     })?;
     Ok(Box::new(cosine))
 }

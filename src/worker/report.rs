@@ -83,7 +83,8 @@ pub(super) fn evaluation(
             "next: your own rows and model (README, \"Your data\"): ptune stages=[prompt_learning,evaluation] \
              cluster_type=interactive prompt_learning=t5/squad evaluation=prompt_t5/squad \
              prompt_learning.model.language_model_path=FOLDER evaluation.language_model_path=FOLDER \
-             prompt_learning.model.data.train_ds=[ROWS.jsonl] evaluation.data.test_ds=[ROWS.jsonl]"
+             prompt_learning.model.data.train_ds=[ROWS.jsonl] evaluation.data.test_ds=[ROWS.jsonl] \
+             evaluation.ground_truth_file_path=null"
         );
     }
 }
