@@ -179,14 +179,14 @@ pub fn fit(
             consumed_samples: state.consumed_samples,
         };
         let last = step == options.max_steps;
-        let log = step % options.log_every_n_steps.max(1) == 0 || step == 1 || last;
+        let log = step.is_multiple_of(options.log_every_n_steps.max(1)) || step == 1 || last;
         for sink in &mut *parts.sinks {
             sink.step(&metrics, log)?;
         }
 
         let due = options
             .val_check_interval
-            .is_some_and(|interval| step % interval == 0);
+            .is_some_and(|interval| step.is_multiple_of(interval));
         if parts.validation.is_some() && (due || last) {
             let (loss, improved) = validate_and_keep_best(parts, options, &mut state)?;
             val_loss = Some(loss);

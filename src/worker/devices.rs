@@ -16,7 +16,7 @@ pub(super) fn device(accelerator: Accelerator) -> Result<Device> {
         match Device::new_cuda(0) {
             Ok(device) => return Ok(device),
             Err(error) => {
-                tracing::warn!("no CUDA device can be used ({error}): this job runs on the CPU")
+                tracing::warn!("no CUDA device can be used ({error}): this job runs on the CPU");
             }
         }
     } else if accelerator == Accelerator::Gpu {

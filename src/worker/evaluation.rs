@@ -216,7 +216,7 @@ impl Scorer<'_> {
         let references = self.references(&dataset)?;
         let report = EvalReport::squad(&answers, &references, self.tuned_with.seed)?;
         if let Some(path) = predictions {
-            self.write(path, &dataset, templates, &answers, &references)?;
+            write_predictions(path, &dataset, templates, &answers, &references)?;
         }
         Ok((report, generated))
     }
@@ -318,37 +318,37 @@ impl Scorer<'_> {
         }
         Ok(rows.into_iter().map(|row| truth[row].clone()).collect())
     }
+}
 
-    fn write(
-        &self,
-        path: &PathBuf,
-        dataset: &Dataset,
-        templates: &[TaskTemplate],
-        answers: &[String],
-        references: &[Vec<String>],
-    ) -> Result<()> {
-        let mut plain = String::new();
-        let mut lines = String::new();
-        for (index, example) in dataset.examples.iter().enumerate() {
-            plain.push_str(&answers[index].replace(['\n', '\r'], " "));
-            plain.push('\n');
-            let score = squad::score(&answers[index], &references[index]);
-            let line = serde_json::to_string(&Prediction {
-                file: example.file.display().to_string(),
-                line: example.line,
-                taskname: &templates[example.task].taskname,
-                prediction: &answers[index],
-                answers: &references[index],
-                exact_match: score.exact_match,
-                f1: score.f1,
-            })?;
-            lines.push_str(&line);
-            lines.push('\n');
-        }
-        atomic_file::write(path, plain)?;
-        atomic_file::write(&path.with_extension("jsonl"), lines)?;
-        Ok(())
+/// One answer a line at `path`, and all about each row beside it as jsonl.
+fn write_predictions(
+    path: &Path,
+    dataset: &Dataset,
+    templates: &[TaskTemplate],
+    answers: &[String],
+    references: &[Vec<String>],
+) -> Result<()> {
+    let mut plain = String::new();
+    let mut lines = String::new();
+    for (index, example) in dataset.examples.iter().enumerate() {
+        plain.push_str(&answers[index].replace(['\n', '\r'], " "));
+        plain.push('\n');
+        let score = squad::score(&answers[index], &references[index]);
+        let line = serde_json::to_string(&Prediction {
+            file: example.file.display().to_string(),
+            line: example.line,
+            taskname: &templates[example.task].taskname,
+            prediction: &answers[index],
+            answers: &references[index],
+            exact_match: score.exact_match,
+            f1: score.f1,
+        })?;
+        lines.push_str(&line);
+        lines.push('\n');
     }
+    atomic_file::write(path, plain)?;
+    atomic_file::write(&path.with_extension("jsonl"), lines)?;
+    Ok(())
 }
 
 /// The place of each example among all rows of the files, those that were left out included.

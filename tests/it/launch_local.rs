@@ -256,7 +256,7 @@ fn the_data_preparation_stage_runs_by_itself() {
     };
     sandbox.write(
         "x.json",
-        &format!(
+        format!(
             r#"{{"data": [{}, {}, {}]}}"#,
             article("one"),
             article("two"),

@@ -146,7 +146,7 @@ fn a_ground_truth_of_another_length_is_refused() {
     );
     let stderr = evaluate(&sandbox, &config, 1).stderr;
     assert!(
-        stderr.contains("truth.jsonl") && stderr.contains("8"),
+        stderr.contains("truth.jsonl") && stderr.contains('8'),
         "{stderr}"
     );
     assert!(!sandbox.path("out/results/metrics.json").exists());

@@ -22,7 +22,7 @@ fn rows() -> String {
 fn config(sandbox: &Sandbox, model: &Path, results: &str, changes: &[&str]) -> String {
     sandbox.write("train.jsonl", rows());
     let text = format!(
-        r#"
+        "
 run: {{name: squad_tiny, task_name: squad, results_dir: {results}}}
 trainer: {{devices: 1, num_nodes: 1, accelerator: cpu, precision: 32, max_epochs: -1, max_steps: 12,
            log_every_n_steps: 1, val_check_interval: 4, gradient_clip_val: 1.0}}
@@ -48,7 +48,7 @@ model:
   data: {{train_ds: [train.jsonl], validation_ds: [train.jsonl], add_eos: true}}
   optim: {{name: fused_adam, lr: 0.02, weight_decay: 0.01, betas: [0.9, 0.98],
            sched: {{name: CosineAnnealing, warmup_steps: 2, constant_steps: 0, min_lr: 0.0}}}}
-"#,
+",
         model = model.display()
     );
     let mut value: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
