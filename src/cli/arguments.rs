@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "worker")]
+use super::prompts::{ExportArguments, ImportArguments, PromptArguments};
+
 /// Tune virtual tokens over a frozen GPT, T5 or mT5: on Slurm, on BCP or on this machine.
 ///
 /// Without a command ptune is the launcher: its words choose and change the configuration, as Hydra's do.
@@ -50,6 +53,15 @@ pub(super) enum Verb {
     Logs(LogsArguments),
     /// Ask a job to end; one that trains saves first
     Cancel(FolderArguments),
+    /// Write tuned prompts for PEFT, TensorRT-LLM, vLLM or T5X
+    #[cfg(feature = "worker")]
+    Export(ExportArguments),
+    /// Make a prompt archive of another program's prompts
+    #[cfg(feature = "worker")]
+    Import(ImportArguments),
+    /// List, rename, remove and merge the tasks of prompt archives
+    #[cfg(feature = "worker")]
+    Prompt(PromptArguments),
 }
 
 #[derive(Debug, Args)]

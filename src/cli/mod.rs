@@ -9,6 +9,8 @@ mod embedded;
 mod jobs;
 mod launch;
 mod log;
+#[cfg(feature = "worker")]
+mod prompts;
 mod worker;
 
 use std::io::{IsTerminal, Write};
@@ -59,6 +61,12 @@ fn run(arguments: &Arguments, words: &[String]) -> anyhow::Result<i32> {
         Some(Verb::Status(status)) => jobs::status(status),
         Some(Verb::Logs(logs)) => jobs::logs(logs),
         Some(Verb::Cancel(cancel)) => jobs::cancel(cancel),
+        #[cfg(feature = "worker")]
+        Some(Verb::Export(export)) => prompts::export(export),
+        #[cfg(feature = "worker")]
+        Some(Verb::Import(import)) => prompts::import(import),
+        #[cfg(feature = "worker")]
+        Some(Verb::Prompt(prompt)) => prompts::prompt(prompt),
     }
 }
 

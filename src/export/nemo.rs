@@ -11,8 +11,9 @@ use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
 use serde_yaml::Value;
 
+use super::Architecture;
 use crate::diag::Diagnostic;
-use crate::schema::PromptLearning;
+use crate::schema::{PromptLearning, PromptLearningModel, TaskTemplateSection, VirtualPromptStyle};
 use crate::tensors::nemo::NemoArchive;
 use crate::tensors::torch::StateValue;
 use crate::yaml::{Key, Node};
@@ -39,11 +40,21 @@ impl PromptArchive {
         table: impl Iterator<Item = (&'a str, &'a Tensor)>,
         is_t5: bool,
     ) -> Result<Self> {
+        let precision = serde_yaml::to_value(section.trainer.precision)?;
+        Self::new(section.model.clone(), precision, table, is_t5)
+    }
+
+    /// An archive of `table` for inference, with the settings `model`.
+    pub fn new<'a>(
+        mut model: PromptLearningModel,
+        precision: impl Into<Value>,
+        table: impl Iterator<Item = (&'a str, &'a Tensor)>,
+        is_t5: bool,
+    ) -> Result<Self> {
         let tasks: IndexMap<String, Tensor> = table
             .map(|(task, embeddings)| (task.to_owned(), embeddings.clone()))
             .collect();
-        let mut model = section.model.clone();
-        model.virtual_prompt_style = crate::schema::VirtualPromptStyle::Inference;
+        model.virtual_prompt_style = VirtualPromptStyle::Inference;
         model.existing_tasks = tasks.keys().cloned().collect();
         model.new_tasks = vec![];
         let mut config = serde_yaml::to_value(&model)?;
@@ -51,10 +62,7 @@ impl PromptArchive {
         let entries = config
             .as_mapping_mut()
             .context("the model section is a mapping")?;
-        entries.insert(
-            "precision".into(),
-            serde_yaml::to_value(section.trainer.precision)?,
-        );
+        entries.insert("precision".into(), precision.into());
         entries.insert(
             "target".into(),
             format!(
@@ -68,6 +76,47 @@ impl PromptArchive {
             "ptune_version".into(),
             Value::from(env!("CARGO_PKG_VERSION")),
         );
+        Ok(Self {
+            tasks,
+            model_config: crate::yaml::to_yaml(&node_of(&config)),
+        })
+    }
+
+    /// The settings that the archive was tuned with.
+    pub fn settings(&self) -> Result<PromptLearningModel> {
+        if self.model_config.trim().is_empty() {
+            return Ok(PromptLearningModel::default());
+        }
+        serde_yaml::from_str(&self.model_config)
+            .context("reading model_config.yaml of the prompt archive")
+    }
+
+    /// The kind of its base model, where `target` says it.
+    pub fn architecture(&self) -> Option<Architecture> {
+        let config: Value = serde_yaml::from_str(&self.model_config).ok()?;
+        let target = config.get("target")?.as_str()?.to_lowercase();
+        if target.contains("t5") {
+            Some(Architecture::T5)
+        } else {
+            target.contains("gpt").then_some(Architecture::Gpt)
+        }
+    }
+
+    /// The same settings with other tasks: those in `tasks`, whose templates are `templates`.
+    pub fn with_tasks(
+        &self,
+        tasks: IndexMap<String, Tensor>,
+        templates: Vec<TaskTemplateSection>,
+    ) -> Result<Self> {
+        let mut config: Value = serde_yaml::from_str(&self.model_config)
+            .context("reading model_config.yaml of the prompt archive")?;
+        let entries = config
+            .as_mapping_mut()
+            .context("model_config.yaml is a mapping")?;
+        let names: Vec<&String> = tasks.keys().collect();
+        entries.insert("existing_tasks".into(), serde_yaml::to_value(names)?);
+        entries.insert("new_tasks".into(), Value::Sequence(vec![]));
+        entries.insert("task_templates".into(), serde_yaml::to_value(templates)?);
         Ok(Self {
             tasks,
             model_config: crate::yaml::to_yaml(&node_of(&config)),

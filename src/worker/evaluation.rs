@@ -67,8 +67,7 @@ pub(super) fn run(section: &Evaluation) -> Result<i32> {
         })
         .transpose()?;
     let tuned_with: PromptLearningModel = match &archive {
-        Some(archive) => serde_yaml::from_str(&archive.model_config)
-            .context("reading model_config.yaml of the prompt archive")?,
+        Some(archive) => archive.settings()?,
         None => PromptLearningModel::default(),
     };
     let sections = if section.task_templates.is_empty() {

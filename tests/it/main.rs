@@ -15,6 +15,8 @@ mod shipped_configs;
 #[cfg(feature = "worker")]
 mod hostile;
 #[cfg(feature = "worker")]
+mod prompt_files;
+#[cfg(feature = "worker")]
 mod quickstart;
 #[cfg(feature = "worker")]
 mod tiny_models;
