@@ -237,7 +237,7 @@ fn update(root: &mut Node, word: &Override, value: Node, force: bool) -> Result<
     let child = super::merge::find_mut(root, &path).expect("the key was just seen");
     if value.is_container() && child.is_container() {
         return merge_at(root, &path, &value, !force, &ResolverContext::default())
-            .map_err(|error| merge_refused(root, word, error));
+            .map_err(|error| merge_refused(word, error));
     }
     *child = value;
     Ok(())
@@ -263,7 +263,7 @@ fn out_of_range(word: &Override, part: &str) -> Diagnostic {
         .hint("a list is replaced as a whole: `key=[a,b]`")
 }
 
-fn merge_refused(root: &Node, word: &Override, error: MergeError) -> Refused {
+fn merge_refused(word: &Override, error: MergeError) -> Refused {
     match error {
         MergeError::NotInStruct {
             path, key, known, ..
@@ -272,7 +272,6 @@ fn merge_refused(root: &Node, word: &Override, error: MergeError) -> Refused {
             if let Some(near) = did_you_mean(&key, known.iter().map(String::as_str)) {
                 diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
             }
-            let _ = root;
             Refused::Unknown(diagnostic.hint(format!("to add it, write `+{}`", word.input)))
         }
         MergeError::Kinds {

@@ -2,7 +2,7 @@
 //!
 //! Nothing is recorded while composing: the files and words of a composition are walked once more for one key.
 
-use super::composed::Config;
+use super::compose::Config;
 use super::interpolation::resolve::split_key;
 use super::override_grammar::OverrideKind;
 use crate::diag::Diagnostic;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::composed::Config;
+use super::compose::Config;
 use crate::yaml::to_yaml;
 
 /// What to list.

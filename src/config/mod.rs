@@ -6,7 +6,7 @@
 //! Names and rules follow Hydra 1.3 and OmegaConf 2.3.
 
 mod apply;
-mod composed;
+mod compose;
 pub mod defaults_list;
 pub mod explain;
 mod hydra_conf;
@@ -20,7 +20,7 @@ mod report;
 mod repository;
 mod resolved;
 
-pub use composed::{
+pub use compose::{
     ComposeOptions, ComposeRequest, Config, ConfigPart, compose, compose_with, integer, plan,
     search_path_entry,
 };

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
-use super::composed::set;
+use super::compose::set;
 use super::repository::{load_text, placed};
 use crate::diag::source::SourceMap;
 use crate::diag::suggest::did_you_mean;

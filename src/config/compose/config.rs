@@ -1,0 +1,260 @@
+//! A composed configuration, and what can be asked of it.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::ComposeOptions;
+use super::runtime::set;
+use crate::config::ResolvedConfig;
+use crate::config::defaults_list::{ResultDefault, TreeLine};
+use crate::config::interpolation::{Graph, ResolveError, ResolverContext};
+use crate::config::override_grammar::Override;
+use crate::config::repository::{ConfigRepository, placed};
+use crate::diag::source::{Origin, SourceMap};
+use crate::diag::{Diagnostic, Location};
+use crate::yaml::{Key, Node, to_yaml};
+
+/// A composed configuration, in which `${…}` still stands.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The tree with its `hydra` key.
+    pub(super) full: Node,
+    /// The tree without it.
+    pub(super) root: Node,
+    pub(super) choices: IndexMap<String, Option<String>>,
+    pub(super) defaults: Vec<ResultDefault>,
+    pub(super) tree: Vec<TreeLine>,
+    pub(super) warnings: Vec<String>,
+    pub(super) words: Vec<(Override, Origin)>,
+    pub(super) values: Vec<usize>,
+    pub(super) repository: Arc<ConfigRepository>,
+    pub(super) options: ComposeOptions,
+}
+
+impl Config {
+    /// The tree without the `hydra` key.
+    pub fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// The tree with the `hydra` key.
+    pub fn full(&self) -> &Node {
+        &self.full
+    }
+
+    /// Group to chosen option, as `hydra:runtime.choices` shows it.
+    pub fn choices(&self) -> &IndexMap<String, Option<String>> {
+        &self.choices
+    }
+
+    /// The option of a group, where one is chosen.
+    pub fn choice(&self, group: &str) -> Option<&str> {
+        self.choices.get(group)?.as_deref()
+    }
+
+    /// The files in the order of merging.
+    pub fn defaults_list(&self) -> &[ResultDefault] {
+        &self.defaults
+    }
+
+    /// The lines of `--info defaults-tree`.
+    pub fn defaults_tree(&self) -> &[TreeLine] {
+        &self.tree
+    }
+
+    /// Things to tell the user that are no errors.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Where the files are, with what `hydra.searchpath` added.
+    pub fn repository(&self) -> &ConfigRepository {
+        &self.repository
+    }
+
+    /// The texts that places point into.
+    pub fn texts(&self) -> &SourceMap {
+        self.repository.texts()
+    }
+
+    /// The parsed words of the command line with their places.
+    pub fn words(&self) -> &[(Override, Origin)] {
+        &self.words
+    }
+
+    /// The words that change values, in their order.
+    pub(crate) fn value_words(&self) -> impl Iterator<Item = &(Override, Origin)> {
+        self.values.iter().map(|index| &self.words[*index])
+    }
+
+    /// `file:line:column` of the value at a dotted key.
+    pub fn location(&self, key: &str) -> Option<Location> {
+        self.texts().location(self.full.descendant(key)?.origin)
+    }
+
+    /// What `${…}` may look at.
+    pub(crate) fn context(&self) -> ResolverContext<'_> {
+        ResolverContext {
+            full_tree: Some(&self.full),
+            extra: Some(&self.options.resolvers),
+            times: self.options.times.clone(),
+        }
+    }
+
+    /// The resolved value at a dotted key of the tree with the `hydra` key; nothing where it is absent or `???`.
+    pub fn select(&self, key: &str) -> Result<Option<Node>, Diagnostic> {
+        let (mut graph, id) = Graph::new(&self.full, self.context());
+        let found = graph
+            .select(id, key)
+            .map_err(|error| unresolved(&error, self.texts()))?;
+        found
+            .map(|id| {
+                graph
+                    .resolved_copy(id)
+                    .map_err(|error| unresolved(&error, self.texts()))
+            })
+            .transpose()
+    }
+
+    /// Replaces every `${…}` by its value; `???` stays and is reported by [`ResolvedConfig::extract`].
+    ///
+    /// # Errors
+    /// The first interpolation that has no value, with the chain of values that need it.
+    pub fn resolve(&self) -> Result<ResolvedConfig, Diagnostic> {
+        let (mut graph, id) = Graph::new(&self.root, self.context());
+        graph
+            .resolve_in_place(id)
+            .map_err(|error| unresolved(&error, self.texts()))?;
+        Ok(ResolvedConfig::new(graph.to_node(id), self.texts().clone()))
+    }
+
+    /// Replaces `${…}` in some sections only, so that an unused section whose environment is not set does no harm; the
+    /// others are left out.
+    pub fn resolve_sections(&self, keys: &[&str]) -> Result<ResolvedConfig, Diagnostic> {
+        let (mut graph, root) = Graph::new(&self.root, self.context());
+        let mut resolved = Node::empty_map();
+        for key in keys {
+            let Some(id) = graph.find(root, key) else {
+                continue;
+            };
+            graph
+                .resolve_in_place(id)
+                .map_err(|error| unresolved(&error, self.texts()))?;
+            set(&mut resolved, key, graph.to_node(id));
+        }
+        Ok(ResolvedConfig::new(resolved, self.texts().clone()))
+    }
+
+    /// As `--cfg job` prints it, with `resolve` as `--resolve` does: the whole, or the part at a dotted key.
+    pub fn to_yaml(&self, package: Option<&str>) -> Result<String, Diagnostic> {
+        self.print(ConfigPart::Job, package, false)
+    }
+
+    /// As `--cfg PART [--resolve] [--package PACKAGE]` prints it.
+    ///
+    /// # Errors
+    /// A package that does not exist, or an interpolation that has no value.
+    pub fn print(
+        &self,
+        part: ConfigPart,
+        package: Option<&str>,
+        resolve: bool,
+    ) -> Result<String, Diagnostic> {
+        let mut tree = match part {
+            ConfigPart::Job => self.root.clone(),
+            ConfigPart::All => self.full.clone(),
+            ConfigPart::Hydra => {
+                let mut tree = self.full.clone();
+                if let Some(mapping) = tree.as_map_mut() {
+                    mapping.retain(|key, _| key.as_str() == Some("hydra"));
+                    if let Some(hydra) = mapping.get_mut("hydra").and_then(Node::as_map_mut) {
+                        hydra.shift_remove("help");
+                        hydra.shift_remove("hydra_help");
+                    }
+                }
+                tree
+            }
+        };
+        let package = package.filter(|package| *package != "_global_");
+        if !resolve && package.is_none() {
+            return Ok(to_yaml(&tree));
+        }
+        let (mut graph, root) = Graph::new(&tree, self.context());
+        let id = match package {
+            None => root,
+            Some(package) => {
+                let found = graph
+                    .select(root, package)
+                    .map_err(|error| unresolved(&error, self.texts()))?;
+                let found = found.filter(|id| !graph.to_node(*id).is_null());
+                found.ok_or_else(|| no_package(&tree, package))?
+            }
+        };
+        if resolve {
+            graph
+                .resolve_in_place(id)
+                .map_err(|error| unresolved(&error, self.texts()))?;
+        }
+        tree = graph.to_node(id);
+        Ok(match package {
+            None => to_yaml(&tree),
+            Some(package) if tree.is_container() => {
+                format!("# @package {package}\n{}", to_yaml(&tree))
+            }
+            // The mode is an enumeration to Hydra, which prints its full name.
+            Some("hydra.mode") => format!("RunMode.{}\n", crate::yaml::python_text::str_of(&tree)),
+            Some(_) => format!("{}\n", crate::yaml::python_text::str_of(&tree)),
+        })
+    }
+}
+
+fn no_package(tree: &Node, package: &str) -> Diagnostic {
+    let mut diagnostic = Diagnostic::configuration(format!("the configuration has no `{package}`"))
+        .code("SystemExit");
+    let (parent, last) = package.rsplit_once('.').unwrap_or(("", package));
+    if let Some(mapping) = tree.descendant(parent).and_then(Node::as_map)
+        && let Some(near) =
+            crate::diag::suggest::did_you_mean(last, mapping.keys().filter_map(Key::as_str))
+    {
+        let dot = if parent.is_empty() { "" } else { "." };
+        diagnostic = diagnostic.hint(format!("did you mean `{parent}{dot}{near}`?"));
+    }
+    diagnostic
+}
+
+/// Which part of a configuration `--cfg` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigPart {
+    /// Everything but `hydra`.
+    Job,
+    /// `hydra` alone.
+    Hydra,
+    /// Everything.
+    All,
+}
+
+/// The message for an interpolation that has no value: innermost place first, then the values that need it.
+pub(crate) fn unresolved(error: &ResolveError, texts: &SourceMap) -> Diagnostic {
+    let mut chain = error.chain.iter();
+    let mut diagnostic = match chain.next() {
+        Some((key, origin, text)) => {
+            let title = format!("`{key}` cannot be resolved: {}", error.message);
+            placed(
+                Diagnostic::configuration(title).note(format!("its text is `{text}`")),
+                *origin,
+                texts,
+            )
+        }
+        None => Diagnostic::configuration(error.message.clone()),
+    };
+    diagnostic.code = Some(error.kind.code());
+    for (key, origin, _) in chain.take(10) {
+        let place = texts.short_place(*origin).unwrap_or_default();
+        diagnostic = diagnostic.note(format!("needed by `{key}` ({place})"));
+    }
+    match &error.near {
+        Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
+        None => diagnostic,
+    }
+}

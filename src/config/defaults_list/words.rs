@@ -1,0 +1,162 @@
+//! Words of the command line that choose, add or delete options of groups, and whether each found its group.
+
+use super::entry::{Choice, InputDefault};
+use super::{Build, Builder, ChoiceOverride, Deletion, refused};
+use crate::config::override_grammar::{Element, OverrideKind};
+use crate::config::repository::placed;
+use crate::diag::Diagnostic;
+
+impl Builder<'_> {
+    /// Words about groups are taken here, the others are left for later.
+    pub(super) fn sort_words(&mut self) -> Build<()> {
+        let words = self.words;
+        for (index, (word, origin)) in words.iter().enumerate() {
+            if word.is_sweep() {
+                continue;
+            }
+            let value = word.element();
+            if matches!(value, Some(Element::Dict(_))) || !self.repository.has_group(&word.key) {
+                self.value_overrides.push(index);
+                continue;
+            }
+            let key = word.key_and_package();
+            if word.kind == OverrideKind::ForceAdd {
+                return Err(self
+                    .at_word(
+                        index,
+                        refused(format!(
+                            "`{}`: `++` works on values, and `{}` is a group",
+                            word.input, word.key
+                        )),
+                    )
+                    .hint(format!(
+                        "write `{key}={}` or `+{key}={}`",
+                        written(value),
+                        written(value)
+                    )));
+            }
+            if word.kind == OverrideKind::Delete {
+                let name = match value {
+                    None | Some(Element::Null) => None,
+                    Some(element) => match element.as_text() {
+                        Some(text) => Some(text.to_owned()),
+                        None => {
+                            return Err(self.at_word(index, not_an_option(&word.key, element)));
+                        }
+                    },
+                };
+                self.deletions.insert(
+                    key,
+                    Deletion {
+                        name,
+                        used: false,
+                        word: index,
+                    },
+                );
+                continue;
+            }
+            let choice = match value {
+                Some(Element::List(items)) => Choice::Several(
+                    items
+                        .iter()
+                        .map(|item| match item.as_text() {
+                            Some(text) => Ok(text.to_owned()),
+                            None => Err(self.at_word(index, not_an_option(&word.key, item))),
+                        })
+                        .collect::<Build<_>>()?,
+                ),
+                Some(element) => match element.as_text() {
+                    Some(text) => Choice::One(text.to_owned()),
+                    None => return Err(self.at_word(index, not_an_option(&word.key, element))),
+                },
+                None => continue,
+            };
+            if word.kind == OverrideKind::Add {
+                let mut appended = InputDefault::file("", *origin);
+                appended.group = Some(word.key.clone());
+                appended.choice = choice;
+                appended.package.clone_from(&word.package);
+                appended.external_append = true;
+                self.appended.push(appended);
+            } else {
+                self.overrides.insert(
+                    key,
+                    ChoiceOverride {
+                        choice,
+                        asked_by: None,
+                        used: false,
+                        origin: *origin,
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_used(&self) -> Build<()> {
+        let mut problems = vec![];
+        for (key, entry) in &self.overrides {
+            if entry.used {
+                continue;
+            }
+            let title = match &entry.asked_by {
+                Some(path) => {
+                    format!("in `{path}`: `override {key}` matches nothing in the defaults list")
+                }
+                None => format!("`{key}` is not in the defaults list"),
+            };
+            let mut diagnostic = placed(refused(title), entry.origin, self.texts);
+            let group = key.split('@').next().unwrap_or(key);
+            let mut near = self.keys_of_group.get(group).cloned().unwrap_or_default();
+            near.sort();
+            if !near.is_empty() {
+                diagnostic = diagnostic.hint(format!(
+                    "did you mean to override `{}`?",
+                    near.join("` or `")
+                ));
+            }
+            if entry.asked_by.is_none() {
+                let value = match &entry.choice {
+                    Choice::Null => "null".to_owned(),
+                    Choice::One(name) => name.clone(),
+                    Choice::Several(names) => format!("[{}]", names.join(",")),
+                };
+                diagnostic =
+                    diagnostic.hint(format!("to add it to the list, write `+{key}={value}`"));
+            }
+            problems.push(diagnostic);
+        }
+        for (key, deletion) in &self.deletions {
+            if !deletion.used {
+                let key = match &deletion.name {
+                    Some(name) => format!("{key}={name}"),
+                    None => key.clone(),
+                };
+                problems.push(self.at_word(
+                    deletion.word,
+                    refused(format!("`~{key}` matches nothing in the defaults list")),
+                ));
+            }
+        }
+        match crate::config::report::together(problems) {
+            Some(diagnostic) => Err(diagnostic),
+            None => Ok(()),
+        }
+    }
+}
+
+fn written(value: Option<&Element>) -> String {
+    value.map_or_else(|| "…".to_owned(), Element::to_word)
+}
+
+fn not_an_option(group: &str, element: &Element) -> Diagnostic {
+    let shown = element.to_word();
+    let diagnostic = Diagnostic::configuration(format!(
+        "`{shown}` is not an option of the group `{group}`: options are texts"
+    ))
+    .code("ValueError");
+    match element {
+        Element::Null => diagnostic.hint(format!("to leave the group out, write `~{group}`")),
+        _ => diagnostic.hint(format!("put quotes around it: `{group}='{shown}'`")),
+    }
+}
