@@ -1,0 +1,26 @@
+"""Differences from Hydra that are meant. Each has a reason, and the page on compatibility says the same to users."""
+
+import re
+
+
+def texts(difference):
+    """(found, wanted) of a difference in `stdout`."""
+    import json
+
+    match = re.search(r"(?s)stdout:\n  found  (\".*?\")\n  wanted (\".*?\")\n?$", difference)
+    return (json.loads(match.group(1)), json.loads(match.group(2))) if match else (None, None)
+
+
+def without_help(text):
+    """A printed configuration without `hydra.help` and `hydra.hydra_help`."""
+    return re.sub(r"(?m)^  (help|hydra_help):\n(?:(?:    .*)?\n)+", "", text)
+
+
+def reason(row, difference):
+    """Why this difference is meant, or None."""
+    found, wanted = texts(difference)
+    if found is not None and found != wanted and without_help(found) == without_help(wanted):
+        return "the texts of hydra.help and hydra.hydra_help are ptune's own"
+    if row["expect"].get("error", {}).get("type") == "RecursionError" and difference.startswith("found error"):
+        return "endless recursion is an error of its own in ptune, not Python's RecursionError"
+    return None
