@@ -10,7 +10,6 @@ pub use config::{Config, ConfigPart};
 pub use runtime::integer;
 pub(crate) use runtime::set;
 pub use search_path::search_path_entry;
-pub(crate) use words::parse_words;
 
 use std::sync::Arc;
 
@@ -20,6 +19,7 @@ use super::hydra_schema;
 use super::interpolation::Resolvers;
 use super::interpolation::resolvers::Times;
 use super::override_grammar::Override;
+use super::report::Report;
 use super::repository::ConfigRepository;
 use crate::diag::Diagnostic;
 use crate::diag::source::Origin;
@@ -27,7 +27,7 @@ use crate::yaml::Node;
 use files::merge_files;
 use runtime::set_runtime;
 use search_path::with_search_path;
-use words::check_sweeps;
+use words::{check_sweeps, parse_words};
 
 /// What to compose.
 #[derive(Clone, Copy, Debug)]
@@ -68,25 +68,41 @@ pub fn compose_with(
     request: &ComposeRequest<'_>,
     options: ComposeOptions,
 ) -> Result<Config, Diagnostic> {
+    let mut report = Report::default();
+    let config = compose_reporting(request, options, &mut report);
+    report.finish(config)
+}
+
+fn compose_reporting(
+    request: &ComposeRequest<'_>,
+    options: ComposeOptions,
+    report: &mut Report,
+) -> Result<Config, Diagnostic> {
     let texts = request.repository.texts().clone();
     check_main(request)?;
-    let words = parse_words(request.overrides, &texts)?;
+    let words = parse_words(request.overrides, &texts, report);
     let repository = with_search_path(request, &words)?;
-    check_sweeps(&words, options.multirun, &texts)?;
+    check_sweeps(&words, options.multirun, &texts, report);
     let list = defaults_list(
         &repository,
         request.config_name,
         &words,
         true,
         options.multirun,
+        report,
     )?;
     let mut full = merge_files(&list, &repository)?;
     let values: Vec<(&Override, Origin)> = list
         .value_overrides
         .iter()
         .map(|index| (&words[*index].0, words[*index].1))
+        .filter(|(word, _)| report.is_certain(&word.key))
         .collect();
-    apply(&mut full, &values, &texts)?;
+    let odd = apply(&mut full, &values, &repository, report);
+    if report.has_problems() {
+        // `finish` makes an error of it.
+        return Err(Diagnostic::configuration("the words do not fit"));
+    }
     hydra_schema::check(&mut full, false, &texts)?;
     set_runtime(&mut full, request, &words, &list, &repository, &options)?;
     let mut root = full.clone();
@@ -99,7 +115,7 @@ pub fn compose_with(
         choices: list.choices,
         defaults: list.defaults,
         tree: list.tree,
-        warnings: list.warnings,
+        warnings: list.warnings.into_iter().chain(odd).collect(),
         words,
         values: list.value_overrides,
         repository: Arc::new(repository),
@@ -116,14 +132,17 @@ pub fn plan(
     prepend_hydra: bool,
     skip_missing: bool,
 ) -> Result<DefaultsList, Diagnostic> {
-    let words = parse_words(request.overrides, request.repository.texts())?;
-    defaults_list(
+    let mut report = Report::default();
+    let words = parse_words(request.overrides, request.repository.texts(), &mut report);
+    let list = defaults_list(
         request.repository,
         request.config_name,
         &words,
         prepend_hydra,
         skip_missing,
-    )
+        &mut report,
+    );
+    report.finish(list)
 }
 
 fn check_main(request: &ComposeRequest<'_>) -> Result<(), Diagnostic> {

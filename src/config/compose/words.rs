@@ -1,17 +1,21 @@
 //! The words of the command line, as a text that messages can underline.
 
+use crate::config::override_grammar::advice;
 use crate::config::override_grammar::{Override, OverrideValue, parse_override};
+use crate::config::report::Report;
 use crate::config::repository::placed;
 use crate::diag::Diagnostic;
 use crate::diag::source::{COMMAND_LINE, Origin, SourceId, SourceMap};
 
-/// Parses the words and gives them a text of their own, so that messages can underline them.
-pub(crate) fn parse_words(
+/// Parses the words and gives them a text of their own, so that messages can underline them. Words that are not in the
+/// language are left out and reported.
+pub(super) fn parse_words(
     words: &[String],
     texts: &SourceMap,
-) -> Result<Vec<(Override, Origin)>, Diagnostic> {
+    report: &mut Report,
+) -> Vec<(Override, Origin)> {
     if words.is_empty() {
-        return Ok(vec![]);
+        return vec![];
     }
     let one_line: Vec<String> = words
         .iter()
@@ -20,24 +24,27 @@ pub(crate) fn parse_words(
     let source = texts.add(COMMAND_LINE, one_line.join(" "));
     let mut parsed = vec![];
     let mut column = 1;
-    for word in words {
+    for (index, word) in words.iter().enumerate() {
         let length = word.chars().count();
         match parse_override(word) {
             Ok(word) => parsed.push((word, origin(source, column, length))),
             Err(error) => {
                 let before = word[..error.offset.min(word.len())].chars().count();
                 let at = origin(source, column + before, 1);
-                return Err(placed(
+                let mut problem = placed(
                     Diagnostic::configuration(format!("`{word}`: {}", error.message)),
                     at,
                     texts,
                 )
-                .code(error.code));
+                .code(error.code);
+                problem.hints = advice(words, index, &error);
+                report.add(problem);
+                report.leave_out(word);
             }
         }
         column += length + 1;
     }
-    Ok(parsed)
+    parsed
 }
 
 pub(super) fn origin(source: SourceId, column: usize, length: usize) -> Origin {
@@ -53,7 +60,8 @@ pub(super) fn check_sweeps(
     words: &[(Override, Origin)],
     multirun: bool,
     texts: &SourceMap,
-) -> Result<(), Diagnostic> {
+    report: &mut Report,
+) {
     for (word, at) in words {
         if !word.is_sweep() {
             continue;
@@ -82,7 +90,7 @@ pub(super) fn check_sweeps(
                 word.input
             ))
         };
-        return Err(placed(diagnostic, *at, texts).code("ConfigCompositionException"));
+        report.add(placed(diagnostic, *at, texts).code("ConfigCompositionException"));
+        report.leave_out(&word.key);
     }
-    Ok(())
 }

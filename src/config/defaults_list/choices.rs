@@ -1,7 +1,7 @@
 //! What is chosen for each group: recorded, missing, or written as an interpolation.
 
 use super::entry::{Choice, InputDefault};
-use super::{Build, Builder, refused};
+use super::{Build, Builder, refused, shortened};
 use crate::config::interpolation::{Graph, ResolverContext};
 use crate::config::repository::placed;
 use crate::diag::Diagnostic;
@@ -33,7 +33,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    pub(super) fn missing_choice(&self, node: &InputDefault) -> Build<()> {
+    pub(super) fn missing_choice(&mut self, node: &InputDefault) -> Build<()> {
         if node.group.is_none() {
             return Err(placed(
                 Diagnostic::configuration("a file of a defaults list cannot be `???`"),
@@ -47,16 +47,29 @@ impl Builder<'_> {
         }
         let key = node.override_key();
         let options = self.repository.options(&node.group_path());
-        Err(placed(
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let problem = placed(
             refused(format!("`{key}` must be chosen")),
             node.origin,
             self.texts,
         )
-        .note(format!("options: {}", options.join(", ")))
+        .note(format!("options: {}", shortened(&options)))
         .hint(format!(
             "add `{key}={}` to the command line",
-            options.first().map_or("…", String::as_str)
-        )))
+            options.first().unwrap_or(&"…")
+        ));
+        self.leave_out(node, problem);
+        Ok(())
+    }
+
+    /// Goes on without a choice that cannot be made, so that the others are looked at too.
+    pub(super) fn leave_out(&mut self, node: &InputDefault, problem: Diagnostic) {
+        let package = node.final_package(true);
+        self.left_out.push(node.group_path());
+        if !package.is_empty() {
+            self.left_out.push(package);
+        }
+        self.problems.push(problem);
     }
 
     /// `${group}` in a list: among the choices made so far.

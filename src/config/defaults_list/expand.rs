@@ -72,7 +72,13 @@ impl Builder<'_> {
                 node.deleted = true;
                 return leaf;
             }
-            return Err(self.not_found(node, parent));
+            let problem = self.not_found(node, parent);
+            if node.primary {
+                return Err(problem);
+            }
+            self.leave_out(node, problem);
+            node.deleted = true;
+            return leaf;
         };
         let list = match &file.defaults {
             None => vec![],
@@ -92,7 +98,14 @@ impl Builder<'_> {
         }
         if let Some(file) = self.repository.load(&path)? {
             node.header = file.header.clone().map_err(|message| {
-                Diagnostic::configuration(format!("in `{path}`: {message}")).code("ValueError")
+                let start = Origin {
+                    source: file.source,
+                    line: 1,
+                    column: 1,
+                    length: 1,
+                };
+                let problem = Diagnostic::configuration(format!("in `{path}`: {message}"));
+                placed(problem, start, self.texts).code("ValueError")
             })?;
         }
         Ok(())

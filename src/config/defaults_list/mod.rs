@@ -16,11 +16,12 @@ pub(crate) use not_found::shortened;
 use indexmap::IndexMap;
 
 use super::override_grammar::Override;
+use super::report::Report;
 use super::repository::{ConfigRepository, placed};
 use crate::diag::Diagnostic;
 use crate::diag::source::{Origin, SourceMap};
 use entry::{Choice, InputDefault};
-use flatten::{check_repeated, collect, draw};
+use flatten::{TreeNode, check_repeated, collect, draw};
 
 /// Name of the primary file where none is asked for.
 pub const EMPTY_CONFIG: &str = "_dummy_empty_config_";
@@ -98,6 +99,10 @@ struct Builder<'a> {
     value_overrides: Vec<usize>,
     warnings: Vec<String>,
     depth: usize,
+    /// Choices that cannot be made, each left out of the tree.
+    problems: Vec<Diagnostic>,
+    /// Their packages.
+    left_out: Vec<String>,
 }
 
 type Build<T> = Result<T, Diagnostic>;
@@ -116,6 +121,7 @@ pub(crate) fn defaults_list(
     words: &[(Override, Origin)],
     prepend_hydra: bool,
     skip_missing: bool,
+    report: &mut Report,
 ) -> Build<DefaultsList> {
     let mut builder = Builder {
         repository,
@@ -130,23 +136,25 @@ pub(crate) fn defaults_list(
         value_overrides: vec![],
         warnings: vec![],
         depth: 0,
+        problems: vec![],
+        left_out: vec![],
     };
-    builder.sort_words()?;
+    builder.sort_words(report);
     let mut primary = InputDefault::file(config_name.unwrap_or(EMPTY_CONFIG), Origin::COMPUTED);
     primary.primary = true;
-    // The virtual root is walked from its last child to its first, as every list is.
-    let primary = builder.expand(primary, None, true, false)?;
-    let mut roots = vec![primary];
-    if prepend_hydra {
-        let hydra = InputDefault::file("hydra/config", Origin::COMPUTED);
-        roots.insert(0, builder.expand(hydra, None, false, false)?);
+    let roots = builder.roots(primary, prepend_hydra);
+    // A list is walked from its end; its mistakes are told from its start.
+    report.add_all(std::mem::take(&mut builder.problems), true);
+    for package in &builder.left_out {
+        report.leave_out(package);
     }
+    let roots = roots?;
     let mut defaults = vec![];
     for root in &roots {
         collect(root, None, None, prepend_hydra, &mut defaults);
     }
     check_repeated(&defaults)?;
-    builder.check_used()?;
+    builder.check_used(report);
     let mut tree = vec![TreeLine {
         depth: 0,
         label: "<root>".to_owned(),
@@ -165,6 +173,16 @@ pub(crate) fn defaults_list(
 }
 
 impl Builder<'_> {
+    /// The virtual root is walked from its last child to its first, as every list is.
+    fn roots(&mut self, primary: InputDefault, prepend_hydra: bool) -> Build<Vec<TreeNode>> {
+        let primary = self.expand(primary, None, true, false)?;
+        if !prepend_hydra {
+            return Ok(vec![primary]);
+        }
+        let hydra = InputDefault::file("hydra/config", Origin::COMPUTED);
+        Ok(vec![self.expand(hydra, None, false, false)?, primary])
+    }
+
     fn at_word(&self, index: usize, diagnostic: Diagnostic) -> Diagnostic {
         match self.words.get(index) {
             Some((_, origin)) => placed(diagnostic, *origin, self.texts),

@@ -2,101 +2,93 @@
 
 use super::entry::{Choice, InputDefault};
 use super::{Build, Builder, ChoiceOverride, Deletion, refused};
-use crate::config::override_grammar::{Element, OverrideKind};
+use crate::config::override_grammar::{Element, Override, OverrideKind};
+use crate::config::report::Report;
 use crate::config::repository::placed;
 use crate::diag::Diagnostic;
+use crate::diag::source::Origin;
 
 impl Builder<'_> {
     /// Words about groups are taken here, the others are left for later.
-    pub(super) fn sort_words(&mut self) -> Build<()> {
+    pub(super) fn sort_words(&mut self, report: &mut Report) {
         let words = self.words;
         for (index, (word, origin)) in words.iter().enumerate() {
+            let is_value = matches!(word.element(), Some(Element::Dict(_)))
+                || !self.repository.has_group(&word.key);
             if word.is_sweep() {
                 continue;
             }
-            let value = word.element();
-            if matches!(value, Some(Element::Dict(_))) || !self.repository.has_group(&word.key) {
+            if is_value {
                 self.value_overrides.push(index);
-                continue;
+            } else if let Err(problem) = self.take_word(index, word, *origin) {
+                report.add(self.at_word(index, problem));
+                report.leave_out(&word.key);
             }
-            let key = word.key_and_package();
-            if word.kind == OverrideKind::ForceAdd {
-                return Err(self
-                    .at_word(
-                        index,
-                        refused(format!(
-                            "`{}`: `++` works on values, and `{}` is a group",
-                            word.input, word.key
-                        )),
-                    )
-                    .hint(format!(
-                        "write `{key}={}` or `+{key}={}`",
-                        written(value),
-                        written(value)
-                    )));
-            }
-            if word.kind == OverrideKind::Delete {
-                let name = match value {
-                    None | Some(Element::Null) => None,
-                    Some(element) => match element.as_text() {
-                        Some(text) => Some(text.to_owned()),
-                        None => {
-                            return Err(self.at_word(index, not_an_option(&word.key, element)));
-                        }
-                    },
-                };
-                self.deletions.insert(
-                    key,
-                    Deletion {
-                        name,
-                        used: false,
-                        word: index,
-                    },
-                );
-                continue;
-            }
-            let choice = match value {
-                Some(Element::List(items)) => Choice::Several(
-                    items
-                        .iter()
-                        .map(|item| match item.as_text() {
-                            Some(text) => Ok(text.to_owned()),
-                            None => Err(self.at_word(index, not_an_option(&word.key, item))),
-                        })
-                        .collect::<Build<_>>()?,
-                ),
-                Some(element) => match element.as_text() {
-                    Some(text) => Choice::One(text.to_owned()),
-                    None => return Err(self.at_word(index, not_an_option(&word.key, element))),
-                },
-                None => continue,
+        }
+    }
+
+    fn take_word(&mut self, index: usize, word: &Override, origin: Origin) -> Build<()> {
+        let value = word.element();
+        let key = word.key_and_package();
+        if word.kind == OverrideKind::ForceAdd {
+            return Err(refused(format!(
+                "`{}`: `++` works on values, and `{}` is a group",
+                word.input, word.key
+            ))
+            .hint(format!(
+                "write `{key}={0}` to change the choice, or `+{key}={0}` to add one",
+                written(value)
+            )));
+        }
+        let option = |element: &Element| match element.as_text() {
+            Some(text) => Ok(text.to_owned()),
+            None => Err(not_an_option(&word.key, element)),
+        };
+        if word.kind == OverrideKind::Delete {
+            let name = match value {
+                None | Some(Element::Null) => None,
+                Some(element) => Some(option(element)?),
             };
-            if word.kind == OverrideKind::Add {
-                let mut appended = InputDefault::file("", *origin);
-                appended.group = Some(word.key.clone());
-                appended.choice = choice;
-                appended.package.clone_from(&word.package);
-                appended.external_append = true;
-                self.appended.push(appended);
-            } else {
-                self.overrides.insert(
-                    key,
-                    ChoiceOverride {
-                        choice,
-                        asked_by: None,
-                        used: false,
-                        origin: *origin,
-                    },
-                );
+            let deletion = Deletion {
+                name,
+                used: false,
+                word: index,
+            };
+            self.deletions.insert(key, deletion);
+            return Ok(());
+        }
+        let choice = match value {
+            Some(Element::List(items)) => {
+                Choice::Several(items.iter().map(option).collect::<Build<_>>()?)
             }
+            Some(element) => Choice::One(option(element)?),
+            None => return Ok(()),
+        };
+        if word.kind == OverrideKind::Add {
+            let mut appended = InputDefault::file("", origin);
+            appended.group = Some(word.key.clone());
+            appended.choice = choice;
+            appended.package.clone_from(&word.package);
+            appended.external_append = true;
+            self.appended.push(appended);
+        } else {
+            self.overrides.insert(
+                key,
+                ChoiceOverride {
+                    choice,
+                    asked_by: None,
+                    used: false,
+                    origin,
+                },
+            );
         }
         Ok(())
     }
 
-    pub(super) fn check_used(&self) -> Build<()> {
-        let mut problems = vec![];
+    pub(super) fn check_used(&self, report: &mut Report) {
         for (key, entry) in &self.overrides {
-            if entry.used {
+            // What a file that is left out would have listed is not known.
+            if entry.used || !report.is_certain(key) {
                 continue;
             }
             let title = match &entry.asked_by {
@@ -124,23 +116,19 @@ impl Builder<'_> {
                 diagnostic =
                     diagnostic.hint(format!("to add it to the list, write `+{key}={value}`"));
             }
-            problems.push(diagnostic);
+            report.add(diagnostic);
         }
         for (key, deletion) in &self.deletions {
-            if !deletion.used {
+            if !deletion.used && report.is_certain(key) {
                 let key = match &deletion.name {
                     Some(name) => format!("{key}={name}"),
                     None => key.clone(),
                 };
-                problems.push(self.at_word(
+                report.add(self.at_word(
                     deletion.word,
                     refused(format!("`~{key}` matches nothing in the defaults list")),
                 ));
             }
-        }
-        match crate::config::report::together(problems) {
-            Some(diagnostic) => Err(diagnostic),
-            None => Ok(()),
         }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! The language is Hydra's `OverrideLexer.g4` and `OverrideParser.g4`.
 
+mod advice;
 mod functions;
 mod parser;
 mod sweep;
 
+pub(crate) use advice::advice;
 pub use parser::{Rule, parse_key, parse_override, parse_rule};
 pub use sweep::SweepError;
 

@@ -3,53 +3,67 @@
 //! Follows `ConfigLoaderImpl._apply_overrides_to_config` and `OmegaConf.update`: the tree is closed (*struct mode*), so
 //! `key=value` needs a key that exists.
 
+mod delete;
+mod unknown;
+
 use super::interpolation::resolve::split_key;
 use super::interpolation::{Graph, ResolverContext};
 use super::merge::{MergeError, merge_at};
-use super::override_grammar::{Override, OverrideKind};
-use super::repository::{check_interpolations, placed};
+use super::override_grammar::{Element, Override, OverrideKind};
+use super::report::Report;
+use super::repository::{ConfigRepository, check_interpolations, placed};
 use crate::diag::Diagnostic;
-use crate::diag::source::{Origin, SourceMap};
+use crate::diag::source::Origin;
 use crate::diag::suggest::did_you_mean;
-use crate::yaml::python_text::{key_text, parse_int, repr_of, str_of};
+use crate::yaml::python_text::{parse_int, repr_of};
 use crate::yaml::{Integer, Key, Mapping, Node, Value};
+use delete::delete;
+use unknown::unknown_key;
 
-/// What went wrong with one word.
-enum Refused {
-    /// The key does not exist: all of these are reported together.
-    Unknown(Diagnostic),
-    Other(Diagnostic),
-}
-
-/// Applies words in their order; unknown keys are reported all at once.
+/// Applies words in their order; whatever is wrong with them is reported all at once, in that order. Gives warnings.
 pub(crate) fn apply(
     root: &mut Node,
     words: &[(&Override, Origin)],
-    texts: &SourceMap,
-) -> Result<(), Diagnostic> {
-    let mut unknown = vec![];
+    repository: &ConfigRepository,
+    report: &mut Report,
+) -> Vec<String> {
+    let texts = repository.texts();
+    let mut warnings = vec![];
     for (word, origin) in words {
-        match apply_one(root, word, *origin, texts) {
-            Ok(()) => {}
-            Err(Refused::Unknown(diagnostic)) => unknown.push(placed(diagnostic, *origin, texts)),
-            Err(Refused::Other(diagnostic)) => {
-                unknown.push(placed(diagnostic, *origin, texts));
-                break;
-            }
-        }
+        warnings.extend(python_habit(root, word));
+        let Err(problem) = apply_one(root, word, *origin, repository) else {
+            continue;
+        };
+        report.add(placed(problem, *origin, texts));
     }
-    match super::report::together(unknown) {
-        Some(diagnostic) => Err(diagnostic),
-        None => Ok(()),
-    }
+    warnings
+}
+
+/// Words that YAML or Python would read as something else than the text that they are here.
+fn python_habit(root: &Node, word: &Override) -> Option<String> {
+    let Some(Element::Text(text)) = word.element() else {
+        return None;
+    };
+    let was_bool = || matches!(root.descendant(&word.key)?.value, Value::Bool(_)).then_some(());
+    let meant = match text.as_str() {
+        "None" => "null",
+        "yes" | "Yes" | "on" | "On" => was_bool().map(|()| "true")?,
+        "no" | "No" | "off" | "Off" => was_bool().map(|()| "false")?,
+        _ => return None,
+    };
+    let key = &word.input[..word.value_offset];
+    Some(format!(
+        "`{}` sets the text `{text}`: write `{key}{meant}`, or `{key}'{text}'` if a text is meant",
+        word.input
+    ))
 }
 
 fn refused(title: impl Into<String>) -> Diagnostic {
     Diagnostic::configuration(title).code("ConfigCompositionException")
 }
 
-fn other<T>(diagnostic: Diagnostic) -> Result<T, Refused> {
-    Err(Refused::Other(diagnostic))
+fn other<T>(diagnostic: Diagnostic) -> Result<T, Diagnostic> {
+    Err(diagnostic)
 }
 
 fn set_origin(node: &mut Node, origin: Origin) {
@@ -67,10 +81,11 @@ fn apply_one(
     root: &mut Node,
     word: &Override,
     origin: Origin,
-    texts: &SourceMap,
-) -> Result<(), Refused> {
+    repository: &ConfigRepository,
+) -> Result<(), Diagnostic> {
+    let texts = repository.texts();
     if word.package.is_some() {
-        return other(no_such_group(word));
+        return other(no_such_group(word, repository));
     }
     let key = &word.key;
     let value = match word.element() {
@@ -79,7 +94,7 @@ fn apply_one(
             set_origin(&mut node, origin);
             check_interpolations(&node, key, texts).map_err(|mut diagnostic| {
                 diagnostic.code = Some("ConfigCompositionException");
-                Refused::Other(diagnostic)
+                diagnostic
             })?;
             if has_null_key(&node) {
                 return other(refused(format!("`{}`: null cannot be a key", word.input)));
@@ -92,7 +107,7 @@ fn apply_one(
         OverrideKind::Delete => delete(root, word, value.as_ref()),
         OverrideKind::Add => {
             let value = value.unwrap_or_else(Node::empty_map);
-            let existing = select(root, key).map_err(Refused::Other)?;
+            let existing = select(root, key)?;
             if !value.is_container()
                 && let Some(existing) = existing
                 && !existing.is_null()
@@ -106,15 +121,15 @@ fn apply_one(
                     .hint(format!("to add or change it, write `+{}`", word.input)),
                 );
             }
-            update(root, word, value, true)
+            update(root, word, value, true, repository)
         }
         OverrideKind::ForceAdd => {
             let value = value.unwrap_or_else(Node::empty_map);
-            update(root, word, value, true)
+            update(root, word, value, true, repository)
         }
         OverrideKind::Change => {
             let value = value.unwrap_or_else(Node::empty_map);
-            update(root, word, value, false)
+            update(root, word, value, false, repository)
         }
     }
 }
@@ -137,11 +152,16 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn no_such_group(word: &Override) -> Diagnostic {
-    refused(format!(
+fn no_such_group(word: &Override, repository: &ConfigRepository) -> Diagnostic {
+    let diagnostic = refused(format!(
         "`{}` looks like the choice of a group, and there is no group `{}`",
         word.input, word.key
-    ))
+    ));
+    let groups = repository.groups("");
+    match did_you_mean(&word.key, groups.iter().map(String::as_str)) {
+        Some(near) => diagnostic.hint(format!("did you mean the group `{near}`?")),
+        None => diagnostic,
+    }
 }
 
 /// The value at a key, interpolations resolved; nothing where it is absent or `???`.
@@ -154,7 +174,13 @@ fn select(root: &Node, key: &str) -> Result<Option<Node>, Diagnostic> {
 }
 
 /// `OmegaConf.update(config, key, value, merge=True, force_add=…)`.
-fn update(root: &mut Node, word: &Override, value: Node, force: bool) -> Result<(), Refused> {
+fn update(
+    root: &mut Node,
+    word: &Override,
+    value: Node,
+    force: bool,
+    repository: &ConfigRepository,
+) -> Result<(), Diagnostic> {
     let parts = split_key(&word.key);
     let (last, leading) = parts
         .split_last()
@@ -179,7 +205,7 @@ fn update(root: &mut Node, word: &Override, value: Node, force: bool) -> Result<
                 return other(out_of_range(word, part));
             }
             if !force {
-                return Err(Refused::Unknown(unknown_key(root, word, &path, part)));
+                return Err(unknown_key(root, word, &path, part, repository));
             }
         }
         let parent =
@@ -225,7 +251,7 @@ fn update(root: &mut Node, word: &Override, value: Node, force: bool) -> Result<
         Value::Map(mapping) => {
             if !mapping.contains_key(last.as_str()) {
                 if !force {
-                    return Err(Refused::Unknown(unknown_key(root, word, &path, last)));
+                    return Err(unknown_key(root, word, &path, last, repository));
                 }
                 mapping.insert(Key::from(last.as_str()), value);
                 return Ok(());
@@ -263,7 +289,7 @@ fn out_of_range(word: &Override, part: &str) -> Diagnostic {
         .hint("a list is replaced as a whole: `key=[a,b]`")
 }
 
-fn merge_refused(word: &Override, error: MergeError) -> Refused {
+fn merge_refused(word: &Override, error: MergeError) -> Diagnostic {
     match error {
         MergeError::NotInStruct {
             path, key, known, ..
@@ -272,149 +298,10 @@ fn merge_refused(word: &Override, error: MergeError) -> Refused {
             if let Some(near) = did_you_mean(&key, known.iter().map(String::as_str)) {
                 diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
             }
-            Refused::Unknown(diagnostic.hint(format!("to add it, write `+{}`", word.input)))
+            diagnostic.hint(format!("to add it, write `+{}`", word.input))
         }
         MergeError::Kinds {
             path, here, there, ..
-        } => Refused::Other(refused(format!(
-            "`{path}` is a {there} and cannot become a {here}"
-        ))),
-    }
-}
-
-/// The message for a key that does not exist: the nearest one, and how to add it.
-fn unknown_key(root: &Node, word: &Override, parent: &[Key], part: &str) -> Diagnostic {
-    let at = |path: &[Key]| {
-        let mut node = Some(root);
-        for key in path {
-            node = node.and_then(|node| node.child(&key_text(key)));
-        }
-        node
-    };
-    let mut full: Vec<String> = parent.iter().map(key_text).collect();
-    full.push(part.to_owned());
-    let full = full.join(".");
-    let mut diagnostic = refused(if full == word.key {
-        format!("there is no `{}`", word.key)
-    } else {
-        format!("there is no `{full}`, so `{}` cannot be changed", word.key)
-    });
-    let siblings: Vec<String> = at(parent)
-        .and_then(Node::as_map)
-        .map(|mapping| mapping.keys().map(key_text).collect())
-        .unwrap_or_default();
-    let rest = word.key.strip_prefix(&full).unwrap_or("");
-    if let Some(near) = did_you_mean(part, siblings.iter().map(String::as_str)) {
-        let mut path: Vec<String> = parent.iter().map(key_text).collect();
-        path.push(near.to_owned());
-        diagnostic = diagnostic.hint(format!("did you mean `{}{rest}`?", path.join(".")));
-    } else if let Some(found) = elsewhere(root, &word.key) {
-        diagnostic = diagnostic.hint(format!("did you mean `{found}`?"));
-    } else if !siblings.is_empty() && !parent.is_empty() {
-        let names: Vec<&str> = siblings.iter().map(String::as_str).collect();
-        diagnostic = diagnostic.note(format!(
-            "keys of `{}`: {}",
-            super::merge::path_text(parent),
-            super::defaults_list::shortened(&names)
-        ));
-    }
-    if word.key.contains('/') {
-        diagnostic = diagnostic.note(format!("there is no group `{}`", word.key));
-    }
-    let plain = word.input.trim_start_matches(['+', '~']);
-    diagnostic.hint(format!("to add a new key, write `+{plain}`"))
-}
-
-/// A key below some section that ends in the words that were typed (`trainer.max_steps` is at
-/// `prompt_learning.trainer.max_steps`).
-fn elsewhere(root: &Node, key: &str) -> Option<String> {
-    let mapping = root.as_map()?;
-    mapping.iter().find_map(|(section, node)| {
-        let section = section.as_str()?;
-        node.as_map()?;
-        node.descendant(key).map(|_| format!("{section}.{key}"))
-    })
-}
-
-fn delete(root: &mut Node, word: &Override, value: Option<&Node>) -> Result<(), Refused> {
-    let key = &word.key;
-    let existing = select(root, key).map_err(Refused::Other)?;
-    let Some(existing) = existing.filter(|node| !node.is_null()) else {
-        return Err(Refused::Unknown(delete_unknown(root, word)));
-    };
-    if let Some(value) = value.filter(|value| !value.is_null())
-        && !python_equal(&existing, value)
-    {
-        return other(refused(format!(
-            "`{key}` is {} and not {}, so it is not deleted",
-            shortened(&str_of(&existing)),
-            shortened(&str_of(value))
-        )));
-    }
-    if super::hydra_schema::is_fixed(key) {
-        return other(refused(format!(
-            "`{key}` is a fixed part of the configuration and cannot be deleted"
-        )));
-    }
-    let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
-    let parts: Vec<Key> = if parent.is_empty() {
-        vec![]
-    } else {
-        split_key(parent)
-            .iter()
-            .map(|part| Key::from(part.as_str()))
-            .collect()
-    };
-    match super::merge::find_mut(root, &parts).map(|node| &mut node.value) {
-        Some(Value::Map(mapping)) => {
-            mapping.shift_remove(last);
-            Ok(())
-        }
-        Some(Value::List(_)) => other(
-            Diagnostic::configuration(format!("`{key}`: an item of a list cannot be deleted"))
-                .code("TypeError")
-                .hint("a list is replaced as a whole: `key=[a,b]`"),
-        ),
-        _ => Err(Refused::Unknown(delete_unknown(root, word))),
-    }
-}
-
-fn delete_unknown(root: &Node, word: &Override) -> Diagnostic {
-    let mut diagnostic = refused(format!("there is no `{}` to delete", word.key));
-    let (parent, last) = word.key.rsplit_once('.').unwrap_or(("", &word.key));
-    if root.descendant(&word.key).is_some() {
-        return diagnostic.note("its value is null or ???, which counts as absent");
-    }
-    if let Some(mapping) = root.descendant(parent).and_then(Node::as_map) {
-        let names: Vec<String> = mapping.keys().map(key_text).collect();
-        if let Some(near) = did_you_mean(last, names.iter().map(String::as_str)) {
-            let dot = if parent.is_empty() { "" } else { "." };
-            diagnostic = diagnostic.hint(format!("did you mean `~{parent}{dot}{near}`?"));
-        }
-    }
-    diagnostic
-}
-
-/// Python's `==`.
-fn python_equal(a: &Node, b: &Node) -> bool {
-    let number = |value: &Value| match value {
-        Value::Bool(value) => Some(f64::from(u8::from(*value))),
-        Value::Int(value) => Some(value.to_f64()),
-        Value::Float(value) => Some(*value),
-        _ => None,
-    };
-    match (&a.value, &b.value) {
-        (Value::Null, Value::Null) => true,
-        (Value::Str(a), Value::Str(b)) => a == b,
-        (Value::Bytes(a), Value::Bytes(b)) => a == b,
-        (Value::List(a), Value::List(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| python_equal(a, b))
-        }
-        (Value::Map(a), Value::Map(b)) => {
-            a.len() == b.len()
-                && a.iter()
-                    .all(|(key, a)| b.get(key).is_some_and(|b| python_equal(a, b)))
-        }
-        (a, b) => number(a).is_some_and(|a| number(b) == Some(a)),
+        } => refused(format!("`{path}` is a {there} and cannot become a {here}")),
     }
 }
