@@ -87,7 +87,7 @@ pub(super) struct ComposeArguments {
     #[arg(value_name = "WORDS")]
     pub(super) words: Vec<String>,
     /// Primary file, without .yaml [short as Hydra's: -cn]
-    #[arg(long, value_name = "NAME", default_value = "config")]
+    #[arg(long, value_name = "NAME", default_value = ComposeArguments::CONFIG_NAME)]
     pub(super) config_name: String,
     /// Folder that stands in for conf/ [-cp]
     #[arg(long, value_name = "FOLDER")]
@@ -95,6 +95,11 @@ pub(super) struct ComposeArguments {
     /// Folder that is searched before conf/ [-cd]
     #[arg(long, value_name = "FOLDER")]
     pub(super) config_dir: Option<PathBuf>,
+}
+
+impl ComposeArguments {
+    /// The primary file where none is named.
+    pub(super) const CONFIG_NAME: &str = "config";
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +176,41 @@ pub(super) enum ConfigVerb {
         #[command(flatten)]
         compose: ComposeArguments,
     },
+    /// What differs between two configurations; exit status 1 where something does
+    Diff(DiffArguments),
+}
+
+/// Each side is a YAML file, or one quoted argument with words and options as ptune takes them:
+///
+///   ptune config diff prompt_learning=t5/squad "prompt_learning=t5/squad prompt_learning.model.optim.lr=3e-5"
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct DiffArguments {
+    /// A file, the name of a primary file, or words
+    #[arg(value_name = "OLD")]
+    pub(super) old: String,
+    /// The same
+    #[arg(value_name = "NEW")]
+    pub(super) new: String,
+    #[command(flatten)]
+    pub(super) common: ComposeArguments,
+    /// Compare only the part at this key
+    #[arg(long, short = 'p', value_name = "KEY")]
+    pub(super) package: Option<String>,
+    /// Compare values without ${…} (as always against a file that has none)
+    #[arg(long)]
+    pub(super) resolve: bool,
+    /// Print the differences as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// One side of a comparison, read like a command line of its own.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+pub(super) struct SideArguments {
+    #[command(flatten)]
+    pub(super) compose: ComposeArguments,
 }
 
 /// Hydra's short options have two letters, which clap does not know.

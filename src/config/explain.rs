@@ -3,8 +3,10 @@
 //! Nothing is recorded while composing: the files and words of a composition are walked once more for one key.
 
 use super::compose::Config;
+use super::defaults_list::ResultDefault;
+use super::interpolation::Graph;
 use super::interpolation::resolve::split_key;
-use super::override_grammar::OverrideKind;
+use super::override_grammar::{Element, OverrideKind};
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
 use crate::yaml::python_text::key_text;
@@ -17,6 +19,8 @@ pub struct Step {
     pub place: String,
     /// The file of the defaults list, or nothing for a word.
     pub config: Option<String>,
+    /// The word of the command line that chose that file.
+    pub chosen_by: Option<String>,
     /// The value on one line, as it was written; nothing where it was deleted.
     pub value: Option<String>,
     /// Whether a later step replaced it.
@@ -34,7 +38,12 @@ pub struct Explanation {
     pub written: String,
     /// The value without `${…}`, or why it has none.
     pub resolved: Result<String, String>,
+    /// The values that its `${…}` stand for, in their order.
+    pub references: Vec<Explanation>,
 }
+
+/// Interpolations are followed this far.
+const DEPTH: usize = 8;
 
 impl Config {
     /// Which file, line or word set the value at a dotted key.
@@ -42,9 +51,61 @@ impl Config {
     /// # Errors
     /// A key that does not exist, with the nearest.
     pub fn explain(&self, key: &str) -> Result<Explanation, Diagnostic> {
-        let Some(node) = self.full().descendant(key) else {
+        if self.full().descendant(key).is_none() {
             return Err(self.no_key(key));
+        }
+        let (mut graph, root) = Graph::new(self.full(), self.context());
+        graph.follow();
+        // What cannot be resolved is followed as far as it goes.
+        if let Some(id) = graph.find(root, key) {
+            let _ = graph.resolved_copy(id);
+        }
+        Ok(self.explained(key, graph.followed(), &mut vec![]))
+    }
+
+    /// `above` are the keys whose interpolations lead here.
+    fn explained(
+        &self,
+        key: &str,
+        followed: &[(String, String)],
+        above: &mut Vec<String>,
+    ) -> Explanation {
+        let node = self.full().descendant(key);
+        let resolved = match self.select(key) {
+            Ok(Some(value)) => Ok(one_line(&value)),
+            Ok(None) if node.is_some_and(Node::is_null) => Ok("null".to_owned()),
+            Ok(None) => Err("it is still ???".to_owned()),
+            Err(diagnostic) => Err(diagnostic.title),
         };
+        let mut references = vec![];
+        // Of a mapping with many `${…}` the values are not told one by one; those of a list's items are.
+        if above.len() < DEPTH && node.and_then(Node::as_map).is_none() {
+            above.push(key.to_owned());
+            let mut told: Vec<&str> = vec![];
+            let is_here = |from: &str| {
+                let item = from
+                    .strip_prefix(key)
+                    .and_then(|rest| rest.strip_prefix('.'));
+                from == key || item.is_some_and(|item| item.parse::<usize>().is_ok())
+            };
+            for (_, to) in followed.iter().filter(|(from, _)| is_here(from)) {
+                if !told.contains(&to.as_str()) && !above.contains(to) {
+                    told.push(to);
+                    references.push(self.explained(to, followed, above));
+                }
+            }
+            above.pop();
+        }
+        Explanation {
+            key: key.to_owned(),
+            steps: self.steps(key),
+            written: node.map(one_line).unwrap_or_default(),
+            resolved,
+            references,
+        }
+    }
+
+    fn steps(&self, key: &str) -> Vec<Step> {
         let parts = split_key(key);
         let mut steps: Vec<Step> = vec![];
         for default in self.defaults_list() {
@@ -60,20 +121,12 @@ impl Config {
                 continue;
             };
             if let Some((node, is_exact)) = find(&file.content, inside) {
-                self.add(
-                    &mut steps,
-                    node,
-                    is_exact,
-                    Some(default.config_path.clone()),
-                    None,
-                );
+                self.add(&mut steps, node, is_exact, Some(default), None);
             }
         }
         for (word, _) in self.value_words() {
             let word_parts = split_key(&word.key);
-            let value = word
-                .element()
-                .map(super::override_grammar::Element::to_node);
+            let value = word.element().map(Element::to_node);
             if let Some(inside) = parts.strip_prefix(word_parts.as_slice()) {
                 if word.kind == OverrideKind::Delete {
                     self.add_word(&mut steps, &word.input, None);
@@ -87,23 +140,24 @@ impl Config {
                 steps.push(Step {
                     place: format!("command line: {}", word.input),
                     config: None,
+                    chosen_by: None,
                     value: value.as_ref().map(one_line),
                     replaced: false,
                 });
             }
         }
-        let resolved = match self.select(key) {
-            Ok(Some(value)) => Ok(one_line(&value)),
-            Ok(None) if node.is_null() => Ok("null".to_owned()),
-            Ok(None) => Err("it is still ???".to_owned()),
-            Err(diagnostic) => Err(diagnostic.title),
-        };
-        Ok(Explanation {
-            key: key.to_owned(),
-            steps,
-            written: one_line(node),
-            resolved,
-        })
+        steps
+    }
+
+    /// The word that chose a file of the defaults list, where one did.
+    fn chosen_by(&self, default: &ResultDefault) -> Option<String> {
+        let key = default.override_key.as_deref()?;
+        let (word, _) = self
+            .words()
+            .iter()
+            .rev()
+            .find(|(word, _)| word.key_and_package() == key)?;
+        Some(word.input.clone())
     }
 
     fn add(
@@ -111,7 +165,7 @@ impl Config {
         steps: &mut Vec<Step>,
         node: &Node,
         is_exact: bool,
-        config: Option<String>,
+        default: Option<&ResultDefault>,
         place: Option<String>,
     ) {
         // Mappings are merged; what is not one replaces all that was there.
@@ -121,7 +175,8 @@ impl Config {
         let place = place.or_else(|| self.texts().short_place(node.origin));
         steps.push(Step {
             place: place.unwrap_or_default(),
-            config,
+            config: default.map(|default| default.config_path.clone()),
+            chosen_by: default.and_then(|default| self.chosen_by(default)),
             value: Some(if is_exact {
                 one_line(node)
             } else {
@@ -140,6 +195,7 @@ impl Config {
             steps.push(Step {
                 place,
                 config: None,
+                chosen_by: None,
                 value: None,
                 replaced: false,
             });
@@ -147,25 +203,56 @@ impl Config {
     }
 
     fn no_key(&self, key: &str) -> Diagnostic {
-        let mut diagnostic = Diagnostic::configuration(format!("the configuration has no `{key}`"));
-        let mut at = self.full();
-        let mut path: Vec<String> = vec![];
-        for part in split_key(key) {
-            if let Some(child) = at.child(&part) {
-                at = child;
-                path.push(part);
-                continue;
-            }
-            if let Some(mapping) = at.as_map() {
-                let names: Vec<String> = mapping.keys().map(key_text).collect();
-                if let Some(near) = did_you_mean(&part, names.iter().map(String::as_str)) {
-                    path.push(near.to_owned());
-                    diagnostic = diagnostic.hint(format!("did you mean `{}`?", path.join(".")));
-                }
-            }
-            break;
+        let diagnostic = Diagnostic::configuration(format!("the configuration has no `{key}`"));
+        if let Some(near) = nearest_key(self.full(), key) {
+            return diagnostic.hint(format!("did you mean `{near}`?"));
         }
-        diagnostic
+        // Only the last part of a key is what people remember.
+        let mut same_end = vec![];
+        keys_that_end_in(self.root(), "", key, &mut same_end);
+        same_end.truncate(5);
+        same_end.iter().fold(diagnostic, |diagnostic, key| {
+            diagnostic.hint(format!("did you mean `{key}`?"))
+        })
+    }
+}
+
+/// The key up to its first part that does not exist, with the nearest that does in its place.
+pub fn nearest_key(root: &Node, key: &str) -> Option<String> {
+    let mut at = root;
+    let mut path: Vec<String> = vec![];
+    for part in split_key(key) {
+        if let Some(child) = at.child(&part) {
+            at = child;
+            path.push(part);
+            continue;
+        }
+        let names: Vec<String> = at.as_map()?.keys().map(key_text).collect();
+        let near = did_you_mean(&part, names.iter().map(String::as_str))?;
+        path.push(near.to_owned());
+        return Some(path.join("."));
+    }
+    None
+}
+
+fn keys_that_end_in(node: &Node, path: &str, end: &str, found: &mut Vec<String>) {
+    let Some(mapping) = node.as_map() else {
+        return;
+    };
+    for (key, child) in mapping {
+        let name = key_text(key);
+        let key = if path.is_empty() {
+            name
+        } else {
+            format!("{path}.{name}")
+        };
+        if key
+            .strip_suffix(end)
+            .is_some_and(|rest| rest.ends_with('.'))
+        {
+            found.push(key.clone());
+        }
+        keys_that_end_in(child, &key, end, found);
     }
 }
 
@@ -189,7 +276,7 @@ fn find<'n>(content: &'n Node, path: &[String]) -> Option<(&'n Node, bool)> {
 }
 
 /// A value on one line, shortened.
-fn one_line(node: &Node) -> String {
+pub(super) fn one_line(node: &Node) -> String {
     const LENGTH: usize = 100;
     let text = match &node.value {
         Value::Map(_) | Value::List(_) => flow(node),
@@ -231,31 +318,46 @@ fn flow(node: &Node) -> String {
     }
 }
 
-impl std::fmt::Display for Explanation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Explanation {
+    fn tell(&self, f: &mut std::fmt::Formatter<'_>, depth: usize) -> std::fmt::Result {
+        let indent = "    ".repeat(depth);
         match &self.resolved {
-            Ok(value) => writeln!(f, "{} = {value}", self.key)?,
-            Err(problem) => writeln!(f, "{}: {problem}", self.key)?,
+            Ok(value) => writeln!(f, "{indent}{} = {value}", self.key)?,
+            Err(problem) => writeln!(f, "{indent}{} has no value: {problem}", self.key)?,
         }
-        if self.resolved.as_ref() != Ok(&self.written) {
-            writeln!(f, "  written as {}", self.written)?;
-        }
-        for step in &self.steps {
-            let mark = if step.replaced {
-                "replaced"
-            } else {
-                "in force"
-            };
-            let value = step.value.as_deref().unwrap_or("deleted");
-            write!(f, "  {mark}  {value}  <- {}", step.place)?;
-            match &step.config {
-                Some(config) => writeln!(f, " ({config})")?,
-                None => writeln!(f)?,
+        let width = self
+            .steps
+            .iter()
+            .filter_map(|step| Some(step.value.as_ref()?.chars().count()));
+        let width = width.max().unwrap_or(0).clamp(8, 40);
+        for (number, step) in self.steps.iter().enumerate() {
+            let value = step.value.as_deref().unwrap_or("(deleted)");
+            write!(
+                f,
+                "{indent}  {}. {value:width$}  {}",
+                number + 1,
+                step.place
+            )?;
+            if let Some(word) = &step.chosen_by {
+                write!(f, ", chosen by {word}")?;
             }
+            writeln!(f, "{}", if step.replaced { "  (replaced)" } else { "" })?;
         }
         if self.steps.is_empty() {
-            writeln!(f, "  set by the program")?;
+            writeln!(f, "{indent}  set by the program")?;
+        }
+        if !self.references.is_empty() {
+            writeln!(f, "{indent}  where")?;
+        }
+        for reference in &self.references {
+            reference.tell(f, depth + 1)?;
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Display for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.tell(f, 0)
     }
 }

@@ -8,6 +8,7 @@
 mod apply;
 mod compose;
 pub mod defaults_list;
+pub mod diff;
 pub mod explain;
 mod hydra_conf;
 mod hydra_schema;
@@ -16,13 +17,14 @@ pub mod interpolation;
 mod lexemes;
 mod merge;
 pub mod override_grammar;
+mod python_package;
 mod report;
 mod repository;
 mod resolved;
 
 pub use compose::{
     ComposeOptions, ComposeRequest, Config, ConfigPart, compose, compose_with, integer, plan,
-    search_path_entry,
+    search_path_entry, searched,
 };
 pub use info::InfoPart;
 pub use repository::{ConfigRepository, ConfigSource, SearchPathEntry, check_texts, load_text};

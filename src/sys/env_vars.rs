@@ -18,6 +18,16 @@ pub const PTUNE_LOG_FILE: &str = "PTUNE_LOG_FILE";
 pub const HOME: &str = "HOME";
 /// Where programs are looked for.
 pub const PATH: &str = "PATH";
+/// Where Python looks for packages, for `pkg://` in a search path.
+pub const PYTHONPATH: &str = "PYTHONPATH";
+/// Folder of the Python environment in use, for the same.
+pub const VIRTUAL_ENV: &str = "VIRTUAL_ENV";
+/// Folder of the Conda environment in use, for the same.
+pub const CONDA_PREFIX: &str = "CONDA_PREFIX";
+/// The line to complete, set by a shell that asks for candidates.
+pub const COMP_LINE: &str = "COMP_LINE";
+/// How many characters of that line stand before the cursor.
+pub const COMP_POINT: &str = "COMP_POINT";
 /// Threads of the CPU kernels; all processors where it is not set.
 pub const RAYON_NUM_THREADS: &str = "RAYON_NUM_THREADS";
 /// Rank of this task in its job, set by Slurm.

@@ -5,4 +5,5 @@ pub mod clock;
 pub mod env_vars;
 #[cfg(feature = "worker")]
 pub mod rng;
+pub mod shell_words;
 pub mod shutdown;

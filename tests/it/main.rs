@@ -4,6 +4,7 @@
 
 mod cli_messages;
 mod compose;
+mod config_verbs;
 mod launch_local;
 mod launch_scripts;
 mod layers;

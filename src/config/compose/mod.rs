@@ -9,7 +9,7 @@ mod words;
 pub use config::{Config, ConfigPart};
 pub use runtime::integer;
 pub(crate) use runtime::set;
-pub use search_path::search_path_entry;
+pub use search_path::{search_path_entry, searched};
 
 use std::sync::Arc;
 

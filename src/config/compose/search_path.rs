@@ -1,13 +1,27 @@
 //! Where files are looked for: `hydra.searchpath` and the entries that it adds.
 
 use super::ComposeRequest;
+use super::words::parse_words;
 use crate::config::interpolation::{Graph, ResolverContext};
 use crate::config::override_grammar::Override;
+use crate::config::python_package;
+use crate::config::report::Report;
 use crate::config::repository::{ConfigRepository, ConfigSource, SearchPathEntry, placed};
 use crate::diag::Diagnostic;
 use crate::diag::source::Origin;
 use crate::yaml::Node;
 use crate::yaml::python_text::repr_of;
+
+/// The repository of a request with what `hydra.searchpath` of its words or of its primary file adds. Words that are not
+/// in the language do not count.
+///
+/// # Errors
+/// A primary file that cannot be read, or a search path that is none.
+pub fn searched(request: &ComposeRequest<'_>) -> Result<ConfigRepository, Diagnostic> {
+    let texts = request.repository.texts();
+    let words = parse_words(request.overrides, texts, &mut Report::default());
+    with_search_path(request, &words)
+}
 
 /// `hydra.searchpath` of the command line, else of the primary file, puts entries before the last of the search path.
 pub(super) fn with_search_path(
@@ -73,7 +87,11 @@ pub fn search_path_entry(provider: &str, path: &str) -> Result<SearchPathEntry, 
     let (scheme, path) = path.split_once("://").unwrap_or(("file", path));
     let (scheme, source) = match scheme {
         "file" => ("file", ConfigSource::Folder(path.into())),
-        "pkg" => ("pkg", ConfigSource::Folder("/nonexistent".into())),
+        "pkg" => {
+            let folder = python_package::folder(path);
+            let folder = folder.unwrap_or_else(|| "/nonexistent".into());
+            ("pkg", ConfigSource::Folder(folder))
+        }
         "structured" => ("structured", ConfigSource::Embedded(&[])),
         other => {
             return Err(Diagnostic::configuration(format!(

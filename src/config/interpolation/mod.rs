@@ -4,5 +4,5 @@ pub mod grammar;
 pub mod resolve;
 pub mod resolvers;
 
-pub use resolve::{Graph, ResolveError, ResolveErrorKind};
+pub use resolve::{Graph, NodeId, ResolveError, ResolveErrorKind};
 pub use resolvers::{ResolverContext, Resolvers};

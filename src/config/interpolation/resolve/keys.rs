@@ -32,6 +32,9 @@ impl Graph<'_> {
         let (start, rest) = self.start_of(container, key).map_err(|error| {
             ResolveError::new(ResolveErrorKind::InterpolationKey, error.message)
         })?;
+        if self.followed.is_some() {
+            self.remember(id, start, rest);
+        }
         let found = self.walk(start, rest, true).map_err(|mut error| {
             if error.kind == ResolveErrorKind::MissingMandatory {
                 error.kind = ResolveErrorKind::InterpolationToMissing;
@@ -48,6 +51,16 @@ impl Graph<'_> {
         };
         self.refuse_ancestor(container, target)?;
         Ok(target)
+    }
+
+    fn remember(&mut self, id: NodeId, start: NodeId, rest: &str) {
+        let from = split_key(&self.full_key(id)).join(".");
+        let mut to = split_key(&self.full_key(start));
+        to.extend(split_key(rest));
+        to.retain(|part| !part.is_empty());
+        if let Some(followed) = &mut self.followed {
+            followed.push((from, to.join(".")));
+        }
     }
 
     /// A value cannot be a container that it stands in.
@@ -137,7 +150,7 @@ impl Graph<'_> {
 
     /// As `OmegaConf.select` with an absolute or a relative key, from a container: nothing where the key is absent
     /// or the path leads through a scalar.
-    pub(super) fn select_from(
+    pub(crate) fn select_from(
         &mut self,
         container: NodeId,
         key: &str,

@@ -58,6 +58,8 @@ pub struct Graph<'a> {
     depth: usize,
     hydra_root: Option<NodeId>,
     warnings: Vec<String>,
+    /// Which value asked for which key, where somebody wants to know.
+    followed: Option<Vec<(String, String)>>,
 }
 
 /// What an expression stands for.
@@ -82,6 +84,7 @@ impl<'a> Graph<'a> {
             depth: 0,
             hydra_root: None,
             warnings: vec![],
+            followed: None,
         };
         let id = graph.import(root, None, Step::Root);
         (graph, id)
@@ -90,6 +93,16 @@ impl<'a> Graph<'a> {
     /// Warnings of resolvers so far.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+
+    /// From now on remembers which keys are asked for.
+    pub(crate) fn follow(&mut self) {
+        self.followed = Some(vec![]);
+    }
+
+    /// The keys of values whose `${…}` was evaluated, each with a dotted key that it asked for, in order.
+    pub(crate) fn followed(&self) -> &[(String, String)] {
+        self.followed.as_deref().unwrap_or_default()
     }
 
     pub(super) fn warn(&mut self, text: String) {
