@@ -29,6 +29,8 @@ pub mod launch;
 pub mod prepare;
 pub mod stages;
 
+pub mod application;
+
 // Layer 4b: the worker.
 #[cfg(feature = "worker")]
 pub mod data;

@@ -31,6 +31,7 @@ pub(crate) fn run(corpus: &Corpus, row: &Json) -> Result<(), String> {
         "override_parse" => override_parse(row),
         "interp" => interp(row),
         "launcher" | "extra" | "hydra_tests" | "cli" => command(corpus, row),
+        "completion" => Ok(crate::completion::completion(corpus, row)),
         kind => Err(format!("the kind `{kind}` is not built yet")),
     };
     compare(row, &outcome)

@@ -11,6 +11,7 @@
     reason = "this is a test, and its report is its output"
 )]
 
+mod completion;
 mod library;
 mod values;
 

@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("yaml", &["diag"]),
     ("config", &["yaml", "diag", "sys"]),
+    ("application", &["config", "yaml", "sys", "diag"]),
     ("schema", &["config", "diag"]),
     ("launch", &["schema", "config", "sys", "diag"]),
     ("prepare", &["schema", "sys", "diag"]),
@@ -58,8 +59,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "worker", "stages", "launch", "prepare", "schema", "config", "yaml", "sys", "diag",
-            "export", "tensors",
+            "worker",
+            "application",
+            "stages",
+            "launch",
+            "prepare",
+            "schema",
+            "config",
+            "yaml",
+            "sys",
+            "diag",
+            "export",
+            "tensors",
         ],
     ),
 ];

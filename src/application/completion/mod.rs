@@ -1,0 +1,10 @@
+//! Shell completion: what can follow on a command line, and the scripts that ask for it.
+
+mod candidates;
+mod helpful;
+mod line;
+mod words;
+
+pub use candidates::candidates;
+pub use helpful::{Asked, Candidate, Command, CommandOption, Expects, Place, helpful};
+pub use line::Takes;

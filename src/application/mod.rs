@@ -1,0 +1,3 @@
+//! What `@hydra.main` is to a program in Python: the command line, and what becomes of it.
+
+pub mod completion;
