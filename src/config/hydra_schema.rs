@@ -140,13 +140,12 @@ fn check_section(
     if node.is_missing() || node.is_interpolation() {
         return Ok(());
     }
-    let shown = str_of(node);
+    if node.as_map().is_none() {
+        let title = format!("`{path}` is a section and cannot be `{}`", str_of(node));
+        return Err(refused(title, node, texts));
+    }
     let Value::Map(mapping) = &mut node.value else {
-        return Err(refused(
-            format!("`{path}` is a section and cannot be `{shown}`"),
-            node,
-            texts,
-        ));
+        return Ok(());
     };
     for (key, child) in mapping {
         let key = key_text(key);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::hydra_conf;
-use super::interpolation::grammar::parse_text;
+use super::interpolation::grammar::{GrammarError, parse_text};
 use crate::diag::source::{Origin, SourceId, SourceMap};
 use crate::diag::{Diagnostic, excerpt};
 use crate::yaml::python_text::key_text;
@@ -385,33 +385,51 @@ pub(crate) fn check_interpolations(
     path: &str,
     texts: &SourceMap,
 ) -> Result<(), Diagnostic> {
-    let join = |part: &str| {
-        if path.is_empty() {
-            part.to_owned()
-        } else {
-            format!("{path}.{part}")
-        }
+    let Err((steps, node, error)) = check_below(node) else {
+        return Ok(());
     };
+    let mut path = path.to_owned();
+    for step in steps.iter().rev() {
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(step);
+    }
+    let text = node.as_str().unwrap_or("");
+    let diagnostic = Diagnostic::configuration(format!(
+        "`{path}`: the interpolation cannot be read: {}",
+        error.message
+    ))
+    .note(format!("the text is `{text}`"));
+    Err(placed(diagnostic, node.origin, texts).code("GrammarParseError"))
+}
+
+/// The first text that is not in the language, with its path from the last step to the first: paths are made only for
+/// messages.
+fn check_below(node: &Node) -> Result<(), (Vec<String>, &Node, GrammarError)> {
     match &node.value {
         Value::Str(text) if text.contains("${") => {
-            let Err(error) = parse_text(text) else {
-                return Ok(());
-            };
-            let diagnostic = Diagnostic::configuration(format!(
-                "`{path}`: the interpolation cannot be read: {}",
-                error.message
-            ))
-            .note(format!("the text is `{text}`"));
-            Err(placed(diagnostic, node.origin, texts).code("GrammarParseError"))
+            parse_text(text).map_err(|error| (vec![], node, error))?;
         }
-        Value::Map(mapping) => mapping
-            .iter()
-            .try_for_each(|(key, child)| check_interpolations(child, &join(&key_text(key)), texts)),
-        Value::List(items) => items.iter().enumerate().try_for_each(|(index, child)| {
-            check_interpolations(child, &join(&index.to_string()), texts)
-        }),
-        _ => Ok(()),
+        Value::Map(mapping) => {
+            for (key, child) in mapping {
+                check_below(child).map_err(|mut found| {
+                    found.0.push(key_text(key));
+                    found
+                })?;
+            }
+        }
+        Value::List(items) => {
+            for (index, child) in items.iter().enumerate() {
+                check_below(child).map_err(|mut found| {
+                    found.0.push(index.to_string());
+                    found
+                })?;
+            }
+        }
+        _ => {}
     }
+    Ok(())
 }
 
 /// The package of the header, made absolute. Only the first 512 characters are looked at, and an ordinary comment

@@ -215,6 +215,11 @@ pub fn parse_int(text: &str) -> Option<Integer> {
 /// `float(text)`.
 pub fn parse_float(text: &str) -> Option<f64> {
     let text = strip(text);
+    // Most texts are words; only `inf` and `nan` begin with a letter.
+    let first = text.trim_start_matches(['+', '-']).bytes().next()?;
+    if first.is_ascii_alphabetic() && !b"iInN".contains(&first) {
+        return None;
+    }
     let mut plain = String::new();
     let mut before: Option<char> = None;
     let mut chars = text.chars().map(ascii_digit).peekable();

@@ -161,6 +161,14 @@ impl Config {
         package: Option<&str>,
         resolve: bool,
     ) -> Result<String, Diagnostic> {
+        let package = package.filter(|package| *package != "_global_");
+        if !resolve && package.is_none() {
+            match part {
+                ConfigPart::Job => return Ok(to_yaml(&self.root)),
+                ConfigPart::All => return Ok(to_yaml(&self.full)),
+                ConfigPart::Hydra => {}
+            }
+        }
         let mut tree = match part {
             ConfigPart::Job => self.root.clone(),
             ConfigPart::All => self.full.clone(),
@@ -176,7 +184,6 @@ impl Config {
                 tree
             }
         };
-        let package = package.filter(|package| *package != "_global_");
         if !resolve && package.is_none() {
             return Ok(to_yaml(&tree));
         }

@@ -4,7 +4,7 @@ use crate::config::defaults_list::{DefaultsList, ResultDefault};
 use crate::config::hydra_schema;
 use crate::config::interpolation::ResolverContext;
 use crate::config::interpolation::resolve::split_key;
-use crate::config::merge::{MergeError, merge_at};
+use crate::config::merge::{MergeError, find_mut, merge_at};
 use crate::config::repository::{ConfigRepository, placed};
 use crate::diag::Diagnostic;
 use crate::diag::source::SourceMap;
@@ -41,8 +41,7 @@ pub(super) fn merge_files(
                 &ResolverContext::default(),
             )
         } else {
-            let wrapped = wrap(&default.package, file.content.clone());
-            merge_at(&mut root, &[], &wrapped, false, &ResolverContext::default())
+            merge_below(&mut root, &default.package, &file.content)
         };
         result.map_err(|error| merge_refused(default, error, texts))?;
         if default.package.starts_with("hydra") || file.content.child("hydra").is_some() {
@@ -52,16 +51,43 @@ pub(super) fn merge_files(
     Ok(root)
 }
 
-fn wrap(package: &str, content: Node) -> Node {
-    let mut node = content;
-    for part in split_key(package).iter().rev() {
-        let origin = node.origin;
-        node = Node {
-            value: Value::Map(Mapping::from_iter([(Key::from(part.as_str()), node)])),
-            origin,
-        };
+/// Merges a content in at a package. Mappings that are there already are walked through, so that only what is new is
+/// copied.
+fn merge_below(root: &mut Node, package: &str, content: &Node) -> Result<(), MergeError> {
+    let parts: Vec<Key> = split_key(package)
+        .iter()
+        .map(|part| Key::from(part.as_str()))
+        .collect();
+    let mut known = 0;
+    let mut at = &*root;
+    while let Some(child) = parts
+        .get(known)
+        .and_then(|part| at.as_map()?.get(part))
+        .filter(|child| child.as_map().is_some())
+    {
+        at = child;
+        known += 1;
     }
-    node
+    let Some(next) = parts.get(known) else {
+        return merge_at(root, &parts, content, false, &ResolverContext::default());
+    };
+    let wrapped = wrap(&parts[known + 1..], content.clone());
+    if let Some(mapping) = find_mut(root, &parts[..known]).and_then(Node::as_map_mut)
+        && !mapping.contains_key(next)
+    {
+        mapping.insert(next.clone(), wrapped);
+        return Ok(());
+    }
+    let wrapped = wrap(&parts[known..known + 1], wrapped);
+    let context = ResolverContext::default();
+    merge_at(root, &parts[..known], &wrapped, false, &context)
+}
+
+fn wrap(parts: &[Key], content: Node) -> Node {
+    parts.iter().rev().fold(content, |node, part| Node {
+        origin: node.origin,
+        value: Value::Map(Mapping::from_iter([(part.clone(), node)])),
+    })
 }
 
 /// Only the primary file may set `hydra.searchpath`.

@@ -6,7 +6,7 @@
 mod scalars;
 mod style;
 
-use super::node::{Mapping, Node, Value};
+use super::node::{Key, Mapping, Node, Value};
 use super::python_text::key_value;
 use style::{choose_style, is_simple_key, plain_scalar};
 
@@ -75,20 +75,24 @@ impl Emitter {
             Value::List(items) if items.is_empty() => self.indicator("[]", true, false, false),
             Value::Map(mapping) => self.mapping(mapping),
             Value::List(items) => self.sequence(items, context),
-            Value::Str(text) => self.indented(|emitter| {
-                let simple_key = context == Context::SimpleKey;
-                match choose_style(text, simple_key) {
-                    Style::Plain => emitter.plain(text, !simple_key),
-                    Style::Single => emitter.single_quoted(text, !simple_key),
-                    Style::Double => emitter.double_quoted(text, !simple_key),
-                }
-            }),
+            Value::Str(text) => self.text(text, context),
             Value::Bytes(bytes) => self.indented(|emitter| emitter.binary(bytes)),
             _ => {
                 let text = plain_scalar(value);
                 self.indented(|emitter| emitter.plain(&text, true));
             }
         }
+    }
+
+    fn text(&mut self, text: &str, context: Context) {
+        self.indented(|emitter| {
+            let simple_key = context == Context::SimpleKey;
+            match choose_style(text, simple_key) {
+                Style::Plain => emitter.plain(text, !simple_key),
+                Style::Single => emitter.single_quoted(text, !simple_key),
+                Style::Double => emitter.double_quoted(text, !simple_key),
+            }
+        });
     }
 
     fn indented(&mut self, write: impl FnOnce(&mut Self)) {
@@ -120,7 +124,10 @@ impl Emitter {
         for (key, item) in mapping {
             self.write_indent();
             if is_simple_key(key) {
-                self.value(&key_value(key), Context::SimpleKey);
+                match key {
+                    Key::Str(text) => self.text(text, Context::SimpleKey),
+                    _ => self.value(&key_value(key), Context::SimpleKey),
+                }
                 self.indicator(":", false, false, false);
             } else {
                 self.indicator("?", true, false, true);

@@ -12,6 +12,11 @@ impl Emitter {
         }
         self.whitespace = false;
         self.indention = false;
+        // Only a space beyond the width is ever a place to break at.
+        if self.column + text.len() <= WIDTH {
+            self.push(text);
+            return;
+        }
         let chars: Vec<char> = text.chars().collect();
         let mut start = 0;
         let mut spaces = false;

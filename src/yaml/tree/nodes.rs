@@ -26,6 +26,9 @@ impl Parser {
         loop {
             let token = self.peek()?;
             let mark = token.start;
+            if !matches!(token.kind, TokenKind::Anchor(_) | TokenKind::Tag(..)) {
+                break;
+            }
             match token.kind.clone() {
                 TokenKind::Anchor(name) if anchor.is_none() => anchor = Some((name, mark)),
                 TokenKind::Tag(handle, suffix) if tag.is_none() => {
@@ -84,27 +87,30 @@ impl Parser {
         let token = self.peek()?;
         let end = token.end;
         let named = anchor.map(|(name, _)| name);
-        let node = match token.kind.clone() {
+        if let TokenKind::Scalar(_, style) = token.kind {
+            let TokenKind::Scalar(text, _) = self.next()?.kind else {
+                return self.unexpected("a value", None);
+            };
+            self.depth -= 1;
+            let tag = match tag {
+                // The tag `!` asks for the type that the text would have without quotes.
+                Some("!") => Tag::Scalar(scalar::resolve(&text, Table::Reader)),
+                Some(tag) => scalar_tag(tag),
+                None if style == ScalarStyle::Plain => {
+                    Tag::Scalar(scalar::resolve(&text, Table::Reader))
+                }
+                None => Tag::Scalar(ScalarTag::Str),
+            };
+            let node = self.add(tag, Content::Scalar(text), start, end);
+            if let Some(name) = named {
+                self.anchors.insert(name, node);
+            }
+            return Ok(node);
+        }
+        let node = match token.kind {
             TokenKind::BlockEntry if indentless => {
                 let node = self.open(tag, Content::Sequence(vec![]), start, end, named);
                 self.indentless_sequence(node)?;
-                node
-            }
-            TokenKind::Scalar(text, style) => {
-                self.next()?;
-                let tag = match tag {
-                    // The tag `!` asks for the type that the text would have without quotes.
-                    Some("!") => Tag::Scalar(scalar::resolve(&text, Table::Reader)),
-                    Some(tag) => scalar_tag(tag),
-                    None if style == ScalarStyle::Plain => {
-                        Tag::Scalar(scalar::resolve(&text, Table::Reader))
-                    }
-                    None => Tag::Scalar(ScalarTag::Str),
-                };
-                let node = self.add(tag, Content::Scalar(text), start, end);
-                if let Some(name) = named {
-                    self.anchors.insert(name, node);
-                }
                 node
             }
             TokenKind::FlowSequenceStart => {
