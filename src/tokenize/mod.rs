@@ -1,26 +1,80 @@
 //! Text to token ids and back, with the tokenizer the frozen model was trained with.
 //!
-//! Reads Hugging Face's `tokenizer.json` (crate `tokenizers`). It only ever encodes plain text: special tokens are
-//! added by [`crate::data`], which knows where a task wants them.
+//! Reads `tokenizer.json` (crate `tokenizers`), sentencepiece models ([`sentencepiece`]), GPT-2's and BERT's word lists,
+//! from Hugging Face folders and from `.nemo` archives. It only ever encodes plain text: special tokens are added by
+//! [`crate::data`], which knows where a task wants them.
 
+mod added_tokens;
+mod hugging_face;
+mod nemo;
+mod protobuf;
+pub mod sentencepiece;
 mod special;
+mod vocabularies;
 
+pub use nemo::{ArtifactFolder, NemoArtifacts, NemoModel, NemoTokenizer, SpecialTokenNames};
 pub use special::SpecialTokens;
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::diag::{Diagnostic, Location};
+use added_tokens::WithAddedTokens;
+
+/// GPT-2's begin and end of text.
+const END_OF_TEXT: &str = "<|endoftext|>";
+/// No T5 has more sentinels than this.
+const MAX_SENTINELS: u32 = 1 << 16;
+/// No vocabulary reaches beyond this id.
+const MAX_ID: u32 = 1 << 26;
+/// No tokenizer's file is larger than this; the largest known have 35 MB.
+const MAX_FILE_SIZE: u64 = 1 << 29;
 
 /// A tokenizer and the ids of its special tokens.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    encoder: Encoder,
+    kind: Kind,
     vocab_size: usize,
     path: PathBuf,
     /// The tokens that mark the ends of text, as far as this tokenizer has them.
     pub special: SpecialTokens,
+}
+
+/// What turns text into ids.
+enum Encoder {
+    /// `tokenizers`' pipeline of normaliser, cut, model and decoder.
+    Pipeline(Box<tokenizers::Tokenizer>),
+    SentencePiece(Box<WithAddedTokens>),
+}
+
+/// What a tokenizer was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `tokenizer.json`.
+    Json,
+    /// A sentencepiece model of this type.
+    SentencePiece(&'static str),
+    /// GPT-2's byte-level BPE: `vocab.json` and `merges.txt`.
+    Gpt2,
+    /// Qwen2's byte-level BPE: `vocab.json` and `merges.txt`.
+    Qwen2,
+    /// BERT's word pieces: `vocab.txt`.
+    WordPiece,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json => write!(f, "tokenizer.json"),
+            Self::SentencePiece(model_type) => write!(f, "sentencepiece ({model_type})"),
+            Self::Gpt2 => write!(f, "GPT-2 byte-level BPE"),
+            Self::Qwen2 => write!(f, "Qwen2 byte-level BPE"),
+            Self::WordPiece => write!(f, "BERT word pieces"),
+        }
+    }
 }
 
 /// Token ids, and for each the bytes of the text it came from.
@@ -33,7 +87,31 @@ pub struct Encoded {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and the special tokens from the files beside it (see [`SpecialTokens`]).
+    fn new(kind: Kind, encoder: Encoder, path: PathBuf, special: SpecialTokens) -> Self {
+        let mut this = Self {
+            encoder,
+            kind,
+            vocab_size: 0,
+            path,
+            special,
+        };
+        this.count_ids();
+        this
+    }
+
+    /// Sets the size of the vocabulary by what the encoder holds.
+    fn count_ids(&mut self) {
+        self.vocab_size = match &self.encoder {
+            Encoder::Pipeline(inner) => {
+                let highest = inner.get_vocab(true).values().copied().max();
+                highest.map_or(0, |highest| highest as usize + 1)
+            }
+            Encoder::SentencePiece(inner) => inner.size(),
+        };
+    }
+
+    /// Reads `tokenizer.json` or a sentencepiece model, and the special tokens from the files beside it (see
+    /// [`SpecialTokens`]).
     ///
     /// A truncation or padding that was stored in the file is dropped, as transformers does: it is what the last
     /// program that saved the tokenizer had set for itself, and would silently cut long contexts here.
@@ -41,6 +119,12 @@ impl Tokenizer {
     /// # Errors
     /// A [`Diagnostic`] where the file is absent or is not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self> {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "model")
+        {
+            return Self::from_sentencepiece_file(path);
+        }
         let bytes = fs_err::read(path).map_err(|error| {
             Diagnostic::job(format!("the tokenizer cannot be read: {error}"))
                 .at(Location::file(path.display()))
@@ -54,91 +138,66 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|error| anyhow!("switching off the stored truncation: {error}"))?;
         inner.with_padding(None);
-        let highest = inner.get_vocab(true).values().copied().max();
-        let vocab_size = highest.map_or(0, |highest| highest as usize + 1);
         let folder = path.parent().unwrap_or(Path::new(""));
         let special = SpecialTokens::find(folder, &bytes, &|token| inner.token_to_id(token))?;
-        Ok(Self {
-            inner,
-            vocab_size,
-            path: path.to_owned(),
-            special,
-        })
-    }
-
-    /// Reads the tokenizer of a Hugging Face model folder.
-    ///
-    /// # Errors
-    /// As [`Self::from_file`]; the message lists tokenizer files of other kinds that are there.
-    pub fn from_folder(folder: &Path) -> Result<Self> {
-        let path = folder.join("tokenizer.json");
-        if path.is_file() {
-            return Self::from_file(&path);
-        }
-        let others: Vec<&str> = [
-            "spiece.model",
-            "tokenizer.model",
-            "sentencepiece.bpe.model",
-            "vocab.json",
-            "vocab.txt",
-        ]
-        .into_iter()
-        .filter(|name| folder.join(name).is_file())
-        .collect();
-        let mut diagnostic = Diagnostic::job("the model folder has no `tokenizer.json`")
-            .at(Location::file(folder.display()));
-        if !others.is_empty() {
-            diagnostic = diagnostic
-                .note(format!("it holds `{}`, which is not read yet", others.join("`, `")))
-                .hint(format!(
-                    "python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('{0}', \
-                     use_fast=True).save_pretrained('{0}')\"",
-                    folder.display()
-                ));
-        }
-        Err(diagnostic.into())
+        let encoder = Encoder::Pipeline(Box::new(inner));
+        Ok(Self::new(Kind::Json, encoder, path.to_owned(), special))
     }
 
     /// Token ids of `text`; no special tokens are added, though ones spelt out in the text are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|error| anyhow!("tokenising {:?}: {error}", excerpt(text)))?;
-        Ok(encoding.get_ids().to_vec())
+        match &self.encoder {
+            Encoder::Pipeline(inner) => {
+                let encoding = inner
+                    .encode_fast(text, false)
+                    .map_err(|error| anyhow!("tokenising {:?}: {error}", excerpt(text)))?;
+                Ok(encoding.get_ids().to_vec())
+            }
+            Encoder::SentencePiece(inner) => Ok(inner.encode(text).ids),
+        }
     }
 
     /// Token ids of `text` with the byte range of each; no special tokens are added.
     pub fn encode_with_offsets(&self, text: &str) -> Result<Encoded> {
-        let encoding = self
-            .inner
-            .encode(text, false)
-            .map_err(|error| anyhow!("tokenising {:?}: {error}", excerpt(text)))?;
-        Ok(Encoded {
-            ids: encoding.get_ids().to_vec(),
-            offsets: encoding
-                .get_offsets()
-                .iter()
-                .map(|&(start, end)| start..end)
-                .collect(),
-        })
+        match &self.encoder {
+            Encoder::Pipeline(inner) => {
+                let encoding = inner
+                    .encode(text, false)
+                    .map_err(|error| anyhow!("tokenising {:?}: {error}", excerpt(text)))?;
+                let offsets = encoding.get_offsets().iter();
+                Ok(Encoded {
+                    ids: encoding.get_ids().to_vec(),
+                    offsets: offsets.map(|&(start, end)| start..end).collect(),
+                })
+            }
+            Encoder::SentencePiece(inner) => Ok(inner.encode(text)),
+        }
     }
 
     /// The text of `ids`; special tokens are left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|error| anyhow!("turning token ids into text: {error}"))
+        match &self.encoder {
+            Encoder::Pipeline(inner) => inner
+                .decode(ids, true)
+                .map_err(|error| anyhow!("turning token ids into text: {error}")),
+            Encoder::SentencePiece(inner) => Ok(inner.decode(ids)),
+        }
     }
 
     /// The id of exactly this token.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        match &self.encoder {
+            Encoder::Pipeline(inner) => inner.token_to_id(token),
+            Encoder::SentencePiece(inner) => inner.token_to_id(token),
+        }
     }
 
     /// The token of this id, as the vocabulary spells it.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        match &self.encoder {
+            Encoder::Pipeline(inner) => inner.id_to_token(id),
+            Encoder::SentencePiece(inner) => inner.id_to_token(id),
+        }
     }
 
     /// One more than the highest id, added tokens included.
@@ -146,13 +205,15 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// The id of T5's sentinel `<extra_id_k>`.
+    /// The id of T5's sentinel `<extra_id_k>`. mT5's vocabulary spells it with a blank in front.
     ///
     /// # Errors
     /// A [`Diagnostic`] where the vocabulary has no such token.
     pub fn sentinel(&self, k: usize) -> Result<u32> {
         let token = format!("<extra_id_{k}>");
-        self.token_to_id(&token).with_context(|| {
+        let id = self.token_to_id(&token);
+        let id = id.or_else(|| self.token_to_id(&format!("\u{2581}{token}")));
+        id.with_context(|| {
             Diagnostic::configuration(format!("the tokenizer has no token `{token}`"))
                 .at(Location::file(self.path.display()))
                 .note("T5 marks the gap to fill with it, if the task asks for that")
@@ -160,9 +221,14 @@ impl Tokenizer {
         })
     }
 
-    /// Where it was read from.
+    /// Where it was read from; in an archive, with the member's name behind the archive's.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it was read from.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 }
 
@@ -295,6 +361,34 @@ pub(crate) mod tests {
         fs_err::write(folder.path().join("spiece.model"), "").unwrap();
         let other = Tokenizer::from_folder(folder.path()).err().unwrap();
         assert!(other.to_string().contains("spiece.model"), "{other}");
+    }
+
+    #[test]
+    fn a_sentinel_that_the_vocabulary_spells_with_a_blank_is_found() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tokenize/nemo_mt5");
+        let model = folder.join("0123_tokenizer.model");
+        let tokenizer = Tokenizer::from_file(&model).unwrap();
+        let id = tokenizer.sentinel(0).unwrap();
+        assert_eq!(tokenizer.id_to_token(id).unwrap(), "▁<extra_id_0>");
+        assert_eq!(tokenizer.encode("<extra_id_0>").unwrap(), [id]);
+    }
+
+    #[test]
+    fn a_folder_of_another_kind_is_refused_with_what_it_holds_and_a_command() {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("sentencepiece.bpe.model"), "x").unwrap();
+        let message = Tokenizer::from_folder(folder.path()).err().unwrap();
+        let message = message.downcast_ref::<Diagnostic>().unwrap().to_string();
+        assert!(message.contains("`sentencepiece.bpe.model`"), "{message}");
+        assert!(message.contains("save_pretrained"), "{message}");
+        fs_err::write(folder.path().join("spiece.model"), "x").unwrap();
+        fs_err::write(
+            folder.path().join("tokenizer_config.json"),
+            r#"{"tokenizer_class": "AlbertTokenizer"}"#,
+        )
+        .unwrap();
+        let message = Tokenizer::from_folder(folder.path()).err().unwrap();
+        assert!(message.to_string().contains("`Albert`"), "{message}");
     }
 
     #[test]

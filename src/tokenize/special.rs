@@ -39,6 +39,8 @@ struct ModelPart {
 
 impl SpecialTokens {
     /// Looks through the files in `folder`; absent ones are passed over, broken ones are errors.
+    ///
+    /// `tokenizer_json` may be empty where there is no such file.
     pub(super) fn find(
         folder: &Path,
         tokenizer_json: &[u8],
@@ -74,7 +76,7 @@ impl SpecialTokens {
 }
 
 /// The JSON object in `folder/name`, or an empty one where there is no such file.
-fn read_object(folder: &Path, name: &str) -> Result<Value> {
+pub(super) fn read_object(folder: &Path, name: &str) -> Result<Value> {
     let path = folder.join(name);
     if !path.is_file() {
         return Ok(Value::Null);
@@ -84,7 +86,7 @@ fn read_object(folder: &Path, name: &str) -> Result<Value> {
 }
 
 /// A token is written as its text, or as an object with its `content`.
-fn token_text(value: &Value) -> Option<&str> {
+pub(super) fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 

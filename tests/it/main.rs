@@ -22,6 +22,8 @@ mod quickstart;
 #[cfg(feature = "worker")]
 mod tiny_models;
 #[cfg(feature = "worker")]
+mod tokenize;
+#[cfg(feature = "worker")]
 mod worker_eval;
 #[cfg(feature = "worker")]
 mod worker_train;
