@@ -22,6 +22,7 @@ mod report;
 mod repository;
 mod resolved;
 
+pub(crate) use compose::sweep_words;
 pub use compose::{
     ComposeOptions, ComposeRequest, Config, ConfigPart, compose, compose_with, integer, plan,
     search_path_entry, searched,

@@ -77,3 +77,47 @@ pub fn all() -> Vec<(String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
+
+/// Variables of this process that have other values until this is dropped.
+#[derive(Debug)]
+pub struct Scope {
+    before: Vec<(String, Option<std::ffi::OsString>)>,
+}
+
+impl Scope {
+    /// Sets variables. Only for the launcher's thread, while no other is running.
+    #[expect(
+        unsafe_code,
+        clippy::disallowed_methods,
+        reason = "`hydra.job.env_set` sets variables of the process and of those it starts"
+    )]
+    pub fn set(variables: &[(String, String)]) -> Self {
+        let mut before = vec![];
+        for (name, value) in variables {
+            // What the C library refuses would panic.
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                tracing::warn!("`{name}` cannot be the name of an environment variable");
+                continue;
+            }
+            before.push((name.clone(), std::env::var_os(name)));
+            // SAFETY: the launcher has one thread.
+            unsafe { std::env::set_var(name, value) };
+        }
+        Self { before }
+    }
+}
+
+impl Drop for Scope {
+    #[expect(unsafe_code, reason = "as in `set`")]
+    fn drop(&mut self) {
+        for (name, value) in self.before.drain(..).rev() {
+            // SAFETY: as in `set`.
+            unsafe {
+                match value {
+                    Some(value) => std::env::set_var(&name, value),
+                    None => std::env::remove_var(&name),
+                }
+            }
+        }
+    }
+}

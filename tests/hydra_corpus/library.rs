@@ -32,6 +32,7 @@ pub(crate) fn run(corpus: &Corpus, row: &Json) -> Result<(), String> {
         "interp" => interp(row),
         "launcher" | "extra" | "hydra_tests" | "cli" => command(corpus, row),
         "completion" => Ok(crate::completion::completion(corpus, row)),
+        "run" => return crate::runs::check(corpus, row),
         kind => Err(format!("the kind `{kind}` is not built yet")),
     };
     compare(row, &outcome)

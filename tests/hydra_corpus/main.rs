@@ -13,6 +13,7 @@
 
 mod completion;
 mod library;
+mod runs;
 mod values;
 
 use std::collections::BTreeMap;

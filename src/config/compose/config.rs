@@ -13,7 +13,7 @@ use crate::config::override_grammar::Override;
 use crate::config::repository::{ConfigRepository, placed};
 use crate::diag::source::{Origin, SourceMap};
 use crate::diag::{Diagnostic, Location};
-use crate::yaml::{Key, Node, to_yaml};
+use crate::yaml::{Key, Node, Value, to_yaml};
 
 /// A composed configuration, in which `${…}` still stands.
 #[derive(Clone, Debug)]
@@ -41,6 +41,24 @@ impl Config {
     /// The tree with the `hydra` key.
     pub fn full(&self) -> &Node {
         &self.full
+    }
+
+    /// Sets a value below `hydra` that only a run knows, such as `runtime.output_dir`.
+    pub(crate) fn set_hydra_value(&mut self, key: &str, node: Node) {
+        set(&mut self.full, &format!("hydra.{key}"), node);
+    }
+
+    /// Chooses the mode where nobody did, as if `hydra.mode=…` stood at the end of the command line.
+    pub(crate) fn set_mode(&mut self, mode: &str) {
+        let mut words = self
+            .full
+            .descendant("hydra.overrides.hydra")
+            .and_then(Node::as_list)
+            .map(<[Node]>::to_vec)
+            .unwrap_or_default();
+        words.push(Node::text(format!("hydra.mode={mode}")));
+        self.set_hydra_value("overrides.hydra", Node::computed(Value::List(words)));
+        self.set_hydra_value("mode", Node::text(mode));
     }
 
     /// Group to chosen option, as `hydra:runtime.choices` shows it.

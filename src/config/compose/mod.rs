@@ -27,6 +27,7 @@ use crate::yaml::Node;
 use files::merge_files;
 use runtime::set_runtime;
 use search_path::with_search_path;
+pub(crate) use words::sweep_words;
 use words::{check_sweeps, parse_words};
 
 /// What to compose.

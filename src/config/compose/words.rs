@@ -7,6 +7,19 @@ use crate::config::repository::placed;
 use crate::diag::Diagnostic;
 use crate::diag::source::{COMMAND_LINE, Origin, SourceId, SourceMap};
 
+/// The words of a sweep, parsed as those of a command line are.
+///
+/// # Errors
+/// All words that are not in the language.
+pub(crate) fn sweep_words(
+    words: &[String],
+    texts: &SourceMap,
+) -> Result<Vec<(Override, Origin)>, Diagnostic> {
+    let mut report = Report::default();
+    let parsed = parse_words(words, texts, &mut report);
+    report.finish(Ok(parsed))
+}
+
 /// Parses the words and gives them a text of their own, so that messages can underline them. Words that are not in the
 /// language are left out and reported.
 pub(super) fn parse_words(

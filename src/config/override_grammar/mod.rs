@@ -4,6 +4,7 @@
 
 mod advice;
 mod functions;
+mod glob;
 mod parser;
 mod sweep;
 
