@@ -14,7 +14,7 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::diag::Diagnostic;
 use crate::sys::clock;
-use crate::yaml::python_text::{key_text, str_of};
+use crate::yaml::python_text::{key_text, repr_of, str_of};
 use crate::yaml::{Node, Value};
 
 /// Python's number of a level.
@@ -535,6 +535,10 @@ impl Format {
                 "pathname" | "lineno" | "thread" | "relativeCreated" | "taskName" => "-".to_owned(),
                 _ if self.lenient => String::new(),
                 _ => return None,
+            };
+            let value = match field.kind {
+                'r' | 'a' => repr_of(&Node::text(value)),
+                _ => value,
             };
             line.push_str(&field.aligned(&value));
         }

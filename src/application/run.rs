@@ -111,7 +111,7 @@ pub fn run(
         }
     }
     let mut words = composition.overrides.to_vec();
-    let chosen = composer.swept(&words).ok().and_then(|config| mode(&config));
+    let chosen = mode(&composer.swept(&words)?);
     if chosen.as_deref() == Some("RUN") {
         tracing::warn!("`--multirun` is given, and it wins over `hydra.mode=RUN`");
     }

@@ -47,10 +47,10 @@ pub(super) fn run(
             .and_then(|config| PreparedJob::new(config, Some(number)));
         prepared.with_context(|| format!("composing job {number} of the sweep"))
     };
-    for number in 0..jobs.len() {
+    for (number, words) in jobs.iter().enumerate() {
         let job = compose(number)?;
         task.check(&job.job())
-            .with_context(|| format!("checking job {number}: {}", shown(&jobs[number])))?;
+            .with_context(|| format!("checking job {number}: {}", shown(words)))?;
     }
 
     let mut logging = Logging::default();
@@ -139,7 +139,11 @@ fn require_basic(master: &Config) -> Result<()> {
                 "`hydra/{part}` is `{}`, a plugin in Python, which cannot be called",
                 str_of(&target)
             ))
-            .code("InstantiationException")
+            .code(if str_of(&target).starts_with("hydra_plugins.") {
+                "InstantiationException"
+            } else {
+                "RuntimeError"
+            })
             .hint(format!("hydra/{part}=basic"));
             if let Some(location) = master.location(&key) {
                 diagnostic = diagnostic.at(location);
@@ -231,7 +235,18 @@ fn values(
             }
             Some(value) => value
                 .sweep_words()
-                .map_err(|error| refused(format!("`{}`: {error}", word.input), "ValueError"))?
+                .map_err(|error| {
+                    let of_integers = matches!(value, OverrideValue::Range(range)
+                        if [&range.start, &range.stop, &range.step]
+                            .iter()
+                            .all(|number| matches!(number, Element::Int(_))));
+                    let code = if of_integers {
+                        "ValueError"
+                    } else {
+                        "HydraException"
+                    };
+                    refused(format!("`{}`: {error}", word.input), code)
+                })?
                 .unwrap_or_default(),
         };
         let of_key = of_key

@@ -19,6 +19,8 @@ enum Kind {
     Texts,
     TextMap,
     Mapping,
+    /// The basic sweeper's settings have types, those of plugins are theirs.
+    Sweeper,
     Any,
 }
 
@@ -29,7 +31,7 @@ const HYDRA: &[(&str, Kind)] = &[
     ("run", Kind::Section(&[("dir", TEXT)])),
     ("sweep", Kind::Section(&[("dir", TEXT), ("subdir", TEXT)])),
     ("launcher", Kind::Any),
-    ("sweeper", Kind::Any),
+    ("sweeper", Kind::Sweeper),
     (
         "help",
         Kind::Section(&[
@@ -179,6 +181,21 @@ fn check_value(
     }
     let expected = match kind {
         Kind::Any | Kind::Section(_) => return Ok(()),
+        Kind::Sweeper => {
+            if node
+                .child("_target_")
+                .is_some_and(|class| str_of(class).ends_with(".BasicSweeper"))
+            {
+                for (key, kind) in [("max_batch_size", Kind::Int), ("params", Kind::TextMap)] {
+                    if let Some(child) = node.as_map_mut().and_then(|map| map.get_mut(key))
+                        && !child.is_null()
+                    {
+                        check_value(child, &kind, &format!("{path}.{key}"), closed, texts)?;
+                    }
+                }
+            }
+            return Ok(());
+        }
         Kind::Text { nullable } => match &node.value {
             Value::Str(_) => return Ok(()),
             Value::Null if *nullable => return Ok(()),
