@@ -451,8 +451,8 @@ fn package_header(text: &str) -> Result<Option<String>, String> {
         if !comment.trim_start().starts_with('@') {
             break;
         }
-        let header = line.trim_matches(|c: char| c == '#' || c.is_whitespace());
-        let words: Vec<&str> = header.split(' ').collect();
+        let header = line.trim_start_matches('#').trim();
+        let words: Vec<&str> = header.split(' ').filter(|word| !word.is_empty()).collect();
         match words[..] {
             [key, value] => {
                 if key == "@package" {
