@@ -9,12 +9,14 @@ mod hand_over;
 mod plan;
 mod prompt_learning;
 mod settings;
+mod sweep;
 
 use std::path::PathBuf;
 
 pub use hand_over::{Launched, launch};
 pub use plan::{Plan, PlannedJob, plan};
 pub use settings::{Settings, switch};
+pub use sweep::Sweep;
 
 use crate::launch::Resources;
 use crate::schema::WorkerJob;
