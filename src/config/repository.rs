@@ -312,13 +312,7 @@ pub fn load_text(text: &str, source: SourceId, texts: &SourceMap) -> Result<Node
     };
     let node = match &node.value {
         Value::Null => Node::empty_map(),
-        Value::Str(text) => Node {
-            value: Value::Map(Mapping::from_iter([(
-                Key::Str(text.clone()),
-                Node::computed(Value::Null),
-            )])),
-            origin: node.origin,
-        },
+        Value::Str(text) => bare_text(text, node.origin, source, texts)?,
         Value::Map(_) | Value::List(_) => node,
         Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Bytes(_) => {
             return Err(placed(
@@ -331,6 +325,36 @@ pub fn load_text(text: &str, source: SourceId, texts: &SourceMap) -> Result<Node
     };
     check_interpolations(&node, "", texts)?;
     Ok(node)
+}
+
+/// A file that holds nothing but a text: OmegaConf reads the text as YAML once more, and makes a key of a plain one.
+fn bare_text(
+    text: &str,
+    origin: Origin,
+    source: SourceId,
+    texts: &SourceMap,
+) -> Result<Node, Diagnostic> {
+    let again = parse(text, source).map_err(|error| {
+        let message = format!("the text in this file is read as YAML again: {error}");
+        placed(Diagnostic::configuration(message), origin, texts).code(error.kind.code())
+    })?;
+    let key = match again.map(|node| node.value) {
+        None | Some(Value::Null) => return Ok(Node::empty_map()),
+        Some(Value::Str(text)) => Key::Str(text),
+        Some(value @ (Value::Map(_) | Value::List(_))) => return Ok(Node { value, origin }),
+        Some(_) => {
+            return Err(placed(
+                Diagnostic::configuration("expected a mapping, found a single value"),
+                origin,
+                texts,
+            )
+            .code("AssertionError"));
+        }
+    };
+    Ok(Node {
+        value: Value::Map(Mapping::from_iter([(key, Node::computed(Value::Null))])),
+        origin,
+    })
 }
 
 /// The message for a text that YAML refuses.

@@ -15,8 +15,16 @@ pub enum YamlErrorKind {
     Composer,
     /// Unknown tags, keys that cannot be keys, repeated keys.
     Constructor,
-    /// A number or truth value that its tag promises and its text is not.
+    /// A number that its tag promises and its text is not.
     Value,
+    /// A truth value that its tag promises and its text is not.
+    Lookup,
+    /// A number that its tag promises, and there is no text.
+    Index,
+    /// A date that its tag promises and its text is not.
+    Attribute,
+    /// A mapping that its tag promises and a list is not.
+    Type,
     /// A key of a type that a configuration cannot have.
     Key,
     /// A value of a type that a configuration cannot have.
@@ -33,6 +41,10 @@ impl YamlErrorKind {
             Self::Composer => "ComposerError",
             Self::Constructor => "ConstructorError",
             Self::Value => "ValueError",
+            Self::Lookup => "KeyError",
+            Self::Index => "IndexError",
+            Self::Attribute => "AttributeError",
+            Self::Type => "TypeError",
             Self::Key => "KeyValidationError",
             Self::UnsupportedValue => "UnsupportedValueType",
         }

@@ -3,6 +3,7 @@
 //! Not for YAML in general: one document, no timestamps, no sets, no Python objects. The scanner and the parser are
 //! our own because the crates read YAML 1.2: they accept texts that PyYAML refuses, and the other way round.
 
+mod base64;
 mod emit;
 mod error;
 mod node;

@@ -3,7 +3,12 @@
 //! `resolve` says the type by the text alone; `construct` makes the value. Both follow `yaml/resolver.py`,
 //! `yaml/constructor.py` and `omegaconf/_utils.py`.
 
+use super::YamlErrorKind;
 use super::node::{Integer, Value};
+use super::python_text::parse_float;
+
+/// Python refuses to read longer numbers.
+pub(crate) const MAX_DIGITS: usize = 4300;
 
 /// The type that a scalar resolves to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,14 +234,17 @@ fn is_timestamp(text: &[u8]) -> bool {
         && (at.is_empty() || (byte(at, b":") && digits(at, 2, 2) && at.is_empty()))
 }
 
-/// The value of a text under a type; `None` where the text is not of that type (an explicit tag may promise it).
-pub fn construct(tag: ScalarTag, text: &str) -> Option<Value> {
-    Some(match tag {
+/// The value of a text under a type.
+///
+/// # Errors
+/// A text that is not of that type (an explicit tag may promise it).
+pub fn construct(tag: ScalarTag, text: &str) -> Result<Value, YamlErrorKind> {
+    Ok(match tag {
         ScalarTag::Null => Value::Null,
         ScalarTag::Bool => Value::Bool(match text.to_lowercase().as_str() {
             "yes" | "true" | "on" => true,
             "no" | "false" | "off" => false,
-            _ => return None,
+            _ => return Err(YamlErrorKind::Lookup),
         }),
         ScalarTag::Int => Value::Int(integer(text)?),
         ScalarTag::Float => Value::Float(float(text)?),
@@ -253,48 +261,95 @@ fn split_sign(text: &str) -> (bool, &str) {
     }
 }
 
-fn integer(text: &str) -> Option<Integer> {
+/// The text without `_`, and whether it has a sign; a text without characters is an error of its own.
+fn signed_digits(text: &str) -> Result<(bool, String), YamlErrorKind> {
     let text = text.replace('_', "");
+    if text.is_empty() {
+        return Err(YamlErrorKind::Index);
+    }
     let (negative, digits) = split_sign(&text);
+    Ok((negative, digits.to_owned()))
+}
+
+fn integer(text: &str) -> Result<Integer, YamlErrorKind> {
+    let (negative, digits) = signed_digits(text)?;
     let based = |digits: &str, base: u32| {
-        (!digits.is_empty() && digits.chars().all(|c| c.is_digit(base)))
-            .then(|| Integer::from_digits(digits, base, negative))
+        let valid = !digits.is_empty()
+            && digits.len() <= MAX_DIGITS
+            && digits.chars().all(|c| c.is_digit(base));
+        if valid {
+            Ok(Integer::from_digits(digits, base, negative))
+        } else {
+            Err(YamlErrorKind::Value)
+        }
     };
     if digits == "0" {
-        Some(Integer::Small(0))
+        Ok(Integer::Small(0))
     } else if let Some(digits) = digits.strip_prefix("0b") {
         based(digits, 2)
     } else if let Some(digits) = digits.strip_prefix("0x") {
         based(digits, 16)
+    } else if digits.is_empty() {
+        Err(YamlErrorKind::Index)
     } else if digits.starts_with('0') {
-        based(digits, 8)
+        based(&digits, 8)
     } else if digits.contains(':') {
-        let mut value = 0_i128;
+        let mut value = Some(0_i128);
         for part in digits.split(':') {
-            value = value.checked_mul(60)?.checked_add(part.parse().ok()?)?;
+            let part = part.parse::<i128>().ok();
+            value = value
+                .and_then(|value| value.checked_mul(60))
+                .zip(part)
+                .and_then(|(value, part)| value.checked_add(part));
         }
-        Some(Integer::Small(if negative { -value } else { value }))
+        let value = value.ok_or(YamlErrorKind::Value)?;
+        Ok(Integer::Small(if negative { -value } else { value }))
     } else {
-        based(digits, 10)
+        based(&digits, 10)
     }
 }
 
-fn float(text: &str) -> Option<f64> {
-    let text = text.replace('_', "").to_lowercase();
-    let (negative, digits) = split_sign(&text);
-    let value = match digits {
+fn float(text: &str) -> Result<f64, YamlErrorKind> {
+    let (negative, digits) = signed_digits(&text.to_lowercase())?;
+    let number = |text: &str| parse_float(text).ok_or(YamlErrorKind::Value);
+    let value = match digits.as_str() {
         ".inf" => f64::INFINITY,
-        ".nan" => f64::NAN,
+        ".nan" => return Ok(f64::NAN),
         _ if digits.contains(':') => {
-            let mut value = 0.0;
-            for part in digits.split(':') {
-                value = value * 60.0 + part.parse::<f64>().ok()?;
+            // In the order in which Python adds, so that the last digit is the same.
+            let (mut value, mut base) = (0.0, 1.0);
+            for part in digits.rsplit(':') {
+                value += number(part)? * base;
+                base *= 60.0;
             }
             value
         }
-        _ => digits.parse().ok()?,
+        _ => number(&digits)?,
     };
-    Some(if negative { -value } else { value })
+    Ok(if negative { -value } else { value })
+}
+
+/// Whether `datetime` takes a text that is tagged as a date.
+pub(super) fn check_timestamp(text: &str) -> Result<(), YamlErrorKind> {
+    let date = text.split(['t', 'T', ' ', '\t']).next().unwrap_or("");
+    if !(is_timestamp(text.as_bytes()) || is_timestamp(format!("{text} 0:00:00").as_bytes())) {
+        return Err(YamlErrorKind::Attribute);
+    }
+    let mut parts = date.split('-').map(|part| part.parse::<u32>().unwrap_or(0));
+    let (year, month, day) = (parts.next(), parts.next(), parts.next());
+    let year = year.unwrap_or(0);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month.unwrap_or(0) {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    };
+    if year == 0 || !(1..=days).contains(&day.unwrap_or(0)) {
+        return Err(YamlErrorKind::Value);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -304,11 +359,11 @@ mod tests {
 
     fn read(text: &str) -> String {
         match construct(resolve(text, Table::Reader), text) {
-            Some(Value::Null) => "null".to_owned(),
-            Some(Value::Bool(value)) => format!("bool {value}"),
-            Some(Value::Int(value)) => format!("int {value}"),
-            Some(Value::Float(value)) => format!("float {}", float_repr(value)),
-            Some(Value::Str(text)) => format!("str {text}"),
+            Ok(Value::Null) => "null".to_owned(),
+            Ok(Value::Bool(value)) => format!("bool {value}"),
+            Ok(Value::Int(value)) => format!("int {value}"),
+            Ok(Value::Float(value)) => format!("float {}", float_repr(value)),
+            Ok(Value::Str(text)) => format!("str {text}"),
             other => format!("{other:?}"),
         }
     }

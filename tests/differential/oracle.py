@@ -20,6 +20,7 @@ import types
 import warnings
 
 import hydra
+from antlr4.error.ErrorListener import ErrorListener
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -134,15 +135,26 @@ class Dropped(BaseException):
     """This row asks nothing that a user could ask."""
 
 
+class Strict(ErrorListener):
+    """Ends the reading at a character that makes no token."""
+
+    def syntaxError(self, *_):
+        raise Dropped
+
+
 def consumes_all(text, rule):
     lexer = OverrideLexer(InputStream(text))
     lexer.removeErrorListeners()
+    lexer.addErrorListener(Strict())
     if rule not in KEY_RULES:
         lexer.mode(OverrideLexer.VALUE_MODE)
     stream = CommonTokenStream(lexer)
     parser = OverrideParser(stream)
     parser.removeErrorListeners()
-    getattr(parser, rule)()
+    try:
+        getattr(parser, rule)()
+    except Dropped:
+        return False
     return stream.LA(1) == -1
 
 
@@ -191,6 +203,8 @@ class Oracle:
         except SystemExit as error:
             return {"error": {"rc": error.code, "type": "SystemExit", "message": ""}}
         except Exception as error:  # every class of exception is an answer
+            if "StopIteration" in (type(error).__name__, str(error)[:13]):
+                return None  # the corpus' own resolver `first`, of nothing
             causes = []
             cause = error.__cause__
             while cause is not None and len(causes) < 4:

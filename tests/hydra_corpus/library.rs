@@ -287,16 +287,16 @@ fn interp(row: &Json) -> Outcome {
                 .map_err(fail)?;
             let node = match found {
                 // A text that a resolver gave is not resolved again, what is inside of a container is.
-                Some(found) if graph.to_node(found).is_container() => graph
-                    .resolved_copy(found)
-                    .unwrap_or_else(|_| graph.to_node(found)),
+                Some(found) if graph.to_node(found).is_container() => {
+                    graph.resolved_copy(found).map_err(fail)?
+                }
                 Some(found) => graph.to_node(found),
                 None => Node::computed(Value::Null),
             };
             Ok(json!({"value": to_json(&node)}))
         }
         "resolve" => {
-            graph.resolve_in_place(id).map_err(fail)?;
+            graph.resolve_strictly(id).map_err(fail)?;
             let node = graph.to_node(id);
             Ok(json!({"yaml": to_yaml(&node), "value": to_json(&node)}))
         }

@@ -218,7 +218,7 @@ impl Config {
         };
         if resolve {
             graph
-                .resolve_in_place(id)
+                .resolve_strictly(id)
                 .map_err(|error| unresolved(&error, self.texts()))?;
         }
         tree = graph.to_node(id);

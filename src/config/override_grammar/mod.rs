@@ -174,6 +174,16 @@ impl Element {
         }
     }
 
+    /// Whether it is a sweep or holds one.
+    pub fn has_sweep(&self) -> bool {
+        match self {
+            Self::Sweep(_) => true,
+            Self::List(items) => items.iter().any(Self::has_sweep),
+            Self::Dict(pairs) => pairs.iter().any(|(_, value)| value.has_sweep()),
+            _ => false,
+        }
+    }
+
     /// The text, where it is one.
     pub fn as_text(&self) -> Option<&str> {
         match self {

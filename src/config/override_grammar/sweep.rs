@@ -30,13 +30,18 @@ impl OverrideValue {
     /// (`interval`).
     ///
     /// # Errors
-    /// A range that never ends.
+    /// A range that never ends, a sweep among the values of a sweep.
     pub fn sweep_words(&self) -> Result<Option<Vec<String>>, SweepError> {
         let (list, shuffle) = match self {
             Self::Choice(Choice { list, shuffle, .. }) => (list.clone(), *shuffle),
             Self::Range(range) => (range.elements()?, range.shuffle),
             Self::Element(_) | Self::Interval(_) | Self::Glob(_) => return Ok(None),
         };
+        if list.iter().any(Element::has_sweep) {
+            return Err(SweepError(
+                "a sweep cannot be one of the values of a sweep".to_owned(),
+            ));
+        }
         let list = if shuffle { shuffled(list) } else { list };
         Ok(Some(list.iter().map(Element::to_word).collect()))
     }

@@ -1,6 +1,7 @@
 //! Scalars on the page: quotes, escapes, long lines.
 
 use super::{Emitter, WIDTH, is_break};
+use crate::yaml::base64::encode_base64;
 
 impl Emitter {
     pub(super) fn plain(&mut self, text: &str, split: bool) {
@@ -119,7 +120,8 @@ impl Emitter {
             if end > 0
                 && end + 1 < chars.len()
                 && (c == Some(' ') || start >= end)
-                && self.column + end.saturating_sub(start) > WIDTH
+                // Right after an escape `start` is beyond `end`.
+                && self.column + end > WIDTH + start
                 && split
             {
                 if start < end {
@@ -140,6 +142,9 @@ impl Emitter {
 
     pub(super) fn binary(&mut self, bytes: &[u8]) {
         self.indicator("!!binary", true, false, false);
+        if bytes.is_empty() {
+            return self.indicator("\"\"", true, false, false);
+        }
         self.indicator("|", true, false, false);
         let encoded = encode_base64(bytes);
         self.line_break('\n');
@@ -177,24 +182,4 @@ fn escaped(c: char) -> String {
         }
     };
     format!("\\{short}")
-}
-
-fn encode_base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut encoded = String::new();
-    for group in bytes.chunks(3) {
-        let mut bits = 0_u32;
-        for index in 0..3 {
-            bits = (bits << 8) | u32::from(group.get(index).copied().unwrap_or(0));
-        }
-        for index in 0..4 {
-            if index <= group.len() {
-                let digit = (bits >> (18 - 6 * index)) & 63;
-                encoded.push(char::from(ALPHABET[digit as usize]));
-            } else {
-                encoded.push('=');
-            }
-        }
-    }
-    encoded
 }

@@ -31,6 +31,9 @@ pub(crate) fn scan(text: &str) -> Tokens {
     let mut error = None;
     while !scanner.done {
         if let Err(first) = scanner.next_token() {
+            // What may still turn out to be a key is not handed out before the mistake is seen.
+            let held = scanner.possible_keys.iter().map(|key| key.token).min();
+            scanner.tokens.truncate(held.unwrap_or(usize::MAX));
             error = Some(first);
             break;
         }

@@ -8,15 +8,15 @@ impl Scanner {
         let at = self.at;
         let stale =
             |key: &PossibleKey| key.mark.line != at.line || at.index - key.mark.index > 1024;
-        if let Some(key) = self
-            .possible_keys
-            .iter()
-            .find(|key| stale(key) && key.required)
-        {
-            return Self::no_colon(key.mark);
-        }
-        self.possible_keys.retain(|key| !stale(key));
-        Ok(())
+        let mut required = None;
+        self.possible_keys.retain(|key| {
+            let stale = stale(key) && required.is_none();
+            if stale && key.required {
+                required = Some(key.mark);
+            }
+            !stale || key.required
+        });
+        required.map_or(Ok(()), Self::no_colon)
     }
 
     fn no_colon<T>(key: Mark) -> Scan<T> {
@@ -44,10 +44,11 @@ impl Scanner {
             .iter()
             .position(|key| key.flow_level == level)
         {
-            let key = self.possible_keys.remove(index);
+            let key = &self.possible_keys[index];
             if key.required {
                 return Self::no_colon(key.mark);
             }
+            self.possible_keys.remove(index);
         }
         Ok(())
     }

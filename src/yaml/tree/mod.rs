@@ -4,6 +4,7 @@
 
 mod collections;
 mod construct;
+mod merge_keys;
 mod nodes;
 mod parser;
 
@@ -42,12 +43,9 @@ pub fn parse(text: &str, source: SourceId) -> Result<Option<Node>, YamlError> {
     let Some(root) = parser.document()? else {
         return Ok(None);
     };
-    let mut constructor = Constructor {
-        nodes: parser.nodes,
-        source,
-        made: 0,
-    };
-    constructor.node(root).map(Some)
+    Constructor::new(parser.nodes, source)
+        .document(root)
+        .map(Some)
 }
 
 fn check_characters(text: &str) -> Result<(), YamlError> {
@@ -81,8 +79,10 @@ enum Tag {
     Binary,
     OrderedMap,
     Pairs,
-    /// Types that YAML knows and a configuration refuses.
-    Unsupported(&'static str),
+    /// Known to YAML, and refused by a configuration.
+    Set,
+    /// Known to YAML, and refused by a configuration.
+    Timestamp,
     Unknown(String),
 }
 
@@ -120,8 +120,9 @@ fn scalar_tag(tag: &str) -> Tag {
         Some("binary") => Tag::Binary,
         Some("omap") => Tag::OrderedMap,
         Some("pairs") => Tag::Pairs,
-        Some("set") => Tag::Unsupported("set"),
-        Some("timestamp") => Tag::Unsupported("timestamp"),
+        Some("value") => Tag::Scalar(ScalarTag::ValueKey),
+        Some("set") => Tag::Set,
+        Some("timestamp") => Tag::Timestamp,
         _ => Tag::Unknown(tag.to_owned()),
     }
 }

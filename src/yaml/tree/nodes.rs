@@ -23,6 +23,7 @@ impl Parser {
         let mut anchor: Option<(String, Mark)> = None;
         let mut tag: Option<String> = None;
         let mut start: Option<Mark> = None;
+        let mut unknown_handle = None;
         loop {
             let token = self.peek()?;
             let mark = token.start;
@@ -37,11 +38,9 @@ impl Parser {
                         Some(handle) => match self.handles.get(&handle) {
                             Some(prefix) => format!("{prefix}{suffix}"),
                             None => {
-                                return Err(YamlError::new(
-                                    Kind::Parser,
-                                    format!("the tag handle `{handle}` is not defined"),
-                                    mark,
-                                ));
+                                let message = format!("the tag handle `{handle}` is not defined");
+                                unknown_handle = Some(YamlError::new(Kind::Parser, message, mark));
+                                suffix
                             }
                         },
                     });
@@ -50,6 +49,10 @@ impl Parser {
             }
             start.get_or_insert(mark);
             self.next()?;
+        }
+        // What follows the tag is scanned by now, and a mistake there was reported.
+        if let Some(error) = unknown_handle {
+            return Err(error);
         }
         let start = match start {
             Some(start) => start,

@@ -1,7 +1,7 @@
 //! From the text of a value to what it stands for.
 
 use super::error::{ResolveError, ResolveErrorKind};
-use super::{Evaluated, Graph, MAX_CHAIN, NodeId, Resolve, fail};
+use super::{Evaluated, Graph, MAX_CHAIN, MAX_TEXT, NodeId, Resolve, fail};
 use crate::config::interpolation::grammar::{
     Argument, Element, Interpolation, KeyToken, Piece, PrimitiveKind, PrimitiveToken, parse_text,
 };
@@ -25,6 +25,7 @@ impl Graph<'_> {
                 "it refers to itself without end",
             );
         }
+        self.spend(1)?;
         self.stack.push(id);
         let evaluated = self.evaluate_string(id, &text);
         self.stack.pop();
@@ -46,7 +47,10 @@ impl Graph<'_> {
             let node = self.at(id);
             (node.parent, node.step.clone(), node.origin)
         };
-        self.import(&Node { value, origin }, parent, step)
+        let plain = matches!(value, Value::List(_) | Value::Map(_));
+        let id = self.import(&Node { value, origin }, parent, step);
+        self.at_mut(id).plain = plain;
+        id
     }
 
     fn evaluate_string(&mut self, id: NodeId, text: &str) -> Resolve<Evaluated> {
@@ -84,6 +88,9 @@ impl Graph<'_> {
                     let value = self.evaluate(id, interpolation)?;
                     text.push_str(&self.python_str(&value));
                 }
+            }
+            if text.len() > MAX_TEXT {
+                return fail(ResolveErrorKind::Resolution, "the text is too large");
             }
         }
         Ok(Evaluated::Value(Value::Str(text)))

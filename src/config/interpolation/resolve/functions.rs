@@ -76,7 +76,9 @@ impl Graph<'_> {
         let key = self
             .text_argument("oc.select", arguments.first())
             .map_err(|mut error| {
-                error.kind = ResolveErrorKind::Attribute;
+                if !arguments.is_empty() {
+                    error.kind = ResolveErrorKind::Attribute;
+                }
                 error
             })?;
         let found = self

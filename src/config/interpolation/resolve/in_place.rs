@@ -1,13 +1,18 @@
 //! Whole trees without interpolations: in place, as `OmegaConf.resolve`, and as a copy.
 
-use super::error::ResolveErrorKind;
+use super::error::{ResolveError, ResolveErrorKind};
 use super::{Content, Graph, MAX_CHAIN, NodeId, Resolve, fail};
+use crate::config::interpolation::grammar::parse_text;
 use crate::yaml::{Mapping, Node, Value};
 
 impl Graph<'_> {
     /// Replaces every interpolation at and below a node by its value, in the order of the document, as
     /// `OmegaConf.resolve` does. What refers to a `???` becomes `???`.
+    ///
+    /// Lists and mappings that a function gave become part of the tree, as they are for a program that reads the
+    /// value; [`Self::resolve_strictly`] refuses them.
     pub fn resolve_in_place(&mut self, id: NodeId) -> Resolve<()> {
+        self.spend(1)?;
         self.depth += 1;
         if self.depth > MAX_CHAIN {
             return fail(
@@ -31,6 +36,33 @@ impl Graph<'_> {
         Ok(())
     }
 
+    /// As [`Self::resolve_in_place`], with the errors of `OmegaConf.resolve`: what `--resolve` prints.
+    pub fn resolve_strictly(&mut self, id: NodeId) -> Resolve<()> {
+        self.strict = true;
+        let resolved = self.resolve_in_place(id);
+        self.strict = false;
+        resolved
+    }
+
+    /// What OmegaConf does not assign to a node: plain containers, and texts that only look like interpolations.
+    fn check_assigned(&self, id: NodeId) -> Resolve<()> {
+        if self.at(id).plain {
+            return fail(
+                ResolveErrorKind::UnsupportedValue,
+                format!(
+                    "a function gave a {}, and a configuration holds lists and mappings of its own only: use `oc.create`",
+                    self.type_name(id)
+                ),
+            );
+        }
+        match self.text(id).filter(|text| text.contains("${")) {
+            Some(text) => parse_text(text)
+                .map(|_| ())
+                .map_err(|error| ResolveError::new(ResolveErrorKind::Grammar, error.message)),
+            None => Ok(()),
+        }
+    }
+
     fn resolve_one(&mut self, id: NodeId) -> Resolve<()> {
         let target = match self.dereference(id) {
             Ok(target) => target,
@@ -41,6 +73,9 @@ impl Graph<'_> {
             }
             Err(error) => return Err(error),
         };
+        if self.strict {
+            self.check_assigned(target)?;
+        }
         if self.is_container(target) {
             self.resolve_in_place(target)?;
         }
@@ -71,6 +106,7 @@ impl Graph<'_> {
     fn copy_below(&mut self, from: NodeId, parent: NodeId) -> NodeId {
         let mut node = self.at(from).clone();
         node.parent = Some(parent);
+        node.plain = false;
         let id = self.push(node);
         self.copy_content(from, id);
         id
@@ -86,8 +122,14 @@ impl Graph<'_> {
                 "values refer to each other without end",
             );
         }
+        self.spend(1)?;
         let target = self.dereference(id)?;
         let origin = self.at(id).origin;
+        if self.at(target).plain {
+            self.depth -= 1;
+            let value = self.to_node(target).value;
+            return Ok(Node { value, origin });
+        }
         let value = match self.at(target).content.clone() {
             Content::Scalar(value) => value,
             Content::List(items) => {

@@ -174,6 +174,10 @@ impl Graph<'_> {
     pub fn select(&mut self, root: NodeId, key: &str) -> Resolve<Option<NodeId>> {
         let found = match self.walk(root, key, false) {
             Err(error) if error.kind == ResolveErrorKind::ConfigType => None,
+            Err(mut error) if error.kind == ResolveErrorKind::Type => {
+                error.kind = ResolveErrorKind::ConfigType;
+                return Err(error);
+            }
             other => other?,
         };
         Ok(found.filter(|id| !self.is_missing(*id)))

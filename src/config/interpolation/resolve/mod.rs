@@ -21,6 +21,10 @@ use crate::yaml::{Key, Node, Value};
 
 /// Chains of interpolations longer than this are endless.
 const MAX_CHAIN: usize = 200;
+/// Trees that need more are hostile: a few thousand values are usual.
+const MAX_WORK: usize = 5_000_000;
+/// Texts longer than this come only from texts that repeat each other.
+const MAX_TEXT: usize = 64 << 20;
 
 /// Number of a node in its [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +50,8 @@ struct GraphNode {
     step: Step,
     content: Content,
     origin: Origin,
+    /// A list or mapping that a function gave: a plain Python value to OmegaConf, which looks into it no further.
+    plain: bool,
 }
 
 /// A tree whose nodes know their parents.
@@ -60,6 +66,10 @@ pub struct Graph<'a> {
     warnings: Vec<String>,
     /// Which value asked for which key, where somebody wants to know.
     followed: Option<Vec<(String, String)>>,
+    /// Refuse what `OmegaConf.resolve` cannot put into a configuration.
+    strict: bool,
+    /// Expressions evaluated and values copied so far.
+    work: usize,
 }
 
 /// What an expression stands for.
@@ -85,6 +95,8 @@ impl<'a> Graph<'a> {
             hydra_root: None,
             warnings: vec![],
             followed: None,
+            strict: false,
+            work: 0,
         };
         let id = graph.import(root, None, Step::Root);
         (graph, id)
@@ -128,6 +140,7 @@ impl<'a> Graph<'a> {
             step,
             content: Content::Scalar(Value::Null),
             origin: node.origin,
+            plain: false,
         });
         let content = match &node.value {
             Value::Map(mapping) => Content::Map(
@@ -187,13 +200,28 @@ impl<'a> Graph<'a> {
     }
 
     pub(super) fn is_container(&self, id: NodeId) -> bool {
-        !matches!(self.at(id).content, Content::Scalar(_))
+        let node = self.at(id);
+        !node.plain && !matches!(node.content, Content::Scalar(_))
+    }
+
+    /// Counts work done; values that multiply without end are an error and not a full memory.
+    fn spend(&mut self, work: usize) -> Resolve<()> {
+        self.work += work;
+        if self.work + self.nodes.len() > MAX_WORK {
+            return fail(
+                ResolveErrorKind::Resolution,
+                "values refer to each other too many times",
+            );
+        }
+        Ok(())
     }
 
     /// The keys of a mapping.
     pub(super) fn keys(&self, id: NodeId) -> Option<Vec<Key>> {
         match &self.at(id).content {
-            Content::Map(mapping) => Some(mapping.keys().cloned().collect()),
+            Content::Map(mapping) if self.is_container(id) => {
+                Some(mapping.keys().cloned().collect())
+            }
             _ => None,
         }
     }
@@ -202,6 +230,8 @@ impl<'a> Graph<'a> {
     pub(super) fn type_name(&self, id: NodeId) -> &'static str {
         match &self.at(id).content {
             Content::Scalar(value) => resolvers::type_name(value),
+            Content::List(_) if self.at(id).plain => "list",
+            Content::Map(_) if self.at(id).plain => "dict",
             Content::List(_) => "ListConfig",
             Content::Map(_) => "DictConfig",
         }

@@ -60,7 +60,10 @@ fn cast_value(cast: Cast, value: OverrideValue) -> Call<OverrideValue> {
             list: choice
                 .list
                 .into_iter()
-                .map(|item| cast_element(cast, item))
+                .map(|item| match item {
+                    Element::Sweep(_) => Err("a choice cannot hold a sweep".to_owned()),
+                    item => cast_element(cast, item),
+                })
                 .collect::<Call<_>>()?,
             simple: choice.simple,
             shuffle: false,

@@ -176,14 +176,10 @@ fn glob(positional: Vec<OverrideValue>, named: Named) -> Call<OverrideValue> {
     fn patterns(name: &str, value: OverrideValue) -> Call<Vec<String>> {
         match value {
             OverrideValue::Element(Element::Text(text)) => Ok(vec![text]),
-            OverrideValue::Element(Element::List(items)) => items
+            OverrideValue::Element(Element::List(items)) => Ok(items
                 .iter()
-                .map(|item| {
-                    item.as_text()
-                        .map(str::to_owned)
-                        .ok_or_else(|| format!("the argument `{name}` must be texts"))
-                })
-                .collect(),
+                .map(|item| item.as_text().map_or_else(|| item.to_word(), str::to_owned))
+                .collect()),
             _ => Err(format!(
                 "the argument `{name}` must be a text or a list of texts"
             )),

@@ -24,7 +24,10 @@ fn compare(a: &Element, b: &Element) -> Call<Ordering> {
         (Element::List(a), Element::List(b)) => {
             for (a, b) in a.iter().zip(b) {
                 if a != b {
-                    return compare(a, b);
+                    match compare(a, b)? {
+                        Ordering::Equal => {}
+                        order => return Ok(order),
+                    }
                 }
             }
             Ok(a.len().cmp(&b.len()))
@@ -33,19 +36,44 @@ fn compare(a: &Element, b: &Element) -> Call<Ordering> {
     }
 }
 
+/// Python's `sorted`: a run from the start, then every further value put in its place by bisection. Its order of
+/// comparisons shows where NaN is among the numbers.
 fn sorted(mut list: Vec<Element>, reverse: bool) -> Call<Vec<Element>> {
-    let mut problem = None;
-    list.sort_by(|a, b| {
-        let order = compare(a, b).unwrap_or_else(|message| {
-            problem.get_or_insert(message);
-            Ordering::Equal
-        });
-        if reverse { order.reverse() } else { order }
-    });
-    match problem {
-        Some(message) => Err(message),
-        None => Ok(list),
+    if reverse {
+        list.reverse();
     }
+    let less = |a: usize, b: usize| Ok::<_, String>(compare(&list[a], &list[b])? == Ordering::Less);
+    let mut order: Vec<usize> = (0..list.len()).collect();
+    let mut run = list.len().min(2);
+    if run == 2 {
+        let descending = less(1, 0)?;
+        while run < list.len() && less(run, run - 1)? == descending {
+            run += 1;
+        }
+        if descending {
+            order[..run].reverse();
+        }
+    }
+    for index in run..list.len() {
+        let (mut low, mut high) = (0, index);
+        while low < high {
+            let middle = low.midpoint(high);
+            if less(index, order[middle])? {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        order[low..=index].rotate_right(1);
+    }
+    if reverse {
+        order.reverse();
+    }
+    let mut slots: Vec<Option<Element>> = list.into_iter().map(Some).collect();
+    Ok(order
+        .into_iter()
+        .filter_map(|index| slots[index].take())
+        .collect())
 }
 
 pub(super) fn sort(positional: Vec<OverrideValue>, named: Named) -> Call<OverrideValue> {
@@ -98,11 +126,16 @@ pub(super) fn sort(positional: Vec<OverrideValue>, named: Named) -> Call<Overrid
 }
 
 fn arithmetic(a: &Element, b: &Element, minus: bool) -> Call<Element> {
-    if let (Element::Int(Integer::Small(a)), Element::Int(Integer::Small(b))) = (a, b) {
+    let integer = |element: &Element| match element {
+        Element::Int(Integer::Small(value)) => Some(*value),
+        Element::Bool(value) => Some(i128::from(*value)),
+        _ => None,
+    };
+    if let (Some(a), Some(b)) = (integer(a), integer(b)) {
         let result = if minus {
-            a.checked_sub(*b)
+            a.checked_sub(b)
         } else {
-            a.checked_add(*b)
+            a.checked_add(b)
         };
         return result
             .map(|value| Element::Int(Integer::Small(value)))
@@ -112,17 +145,22 @@ fn arithmetic(a: &Element, b: &Element, minus: bool) -> Call<Element> {
     Ok(Element::Float(if minus { a - b } else { a + b }))
 }
 
-fn absolute(element: &Element) -> Element {
-    match element {
-        Element::Int(Integer::Small(value)) => Element::Int(Integer::Small(value.abs())),
-        other => Element::Float(as_f64(other).abs()),
-    }
+fn negated(element: &Element) -> Call<Element> {
+    Ok(match element {
+        Element::Int(Integer::Small(value)) => Element::Int(Integer::Small(
+            value.checked_neg().ok_or("a number is too large")?,
+        )),
+        Element::Bool(value) => Element::Int(Integer::Small(-i128::from(*value))),
+        other => Element::Float(-as_f64(other)),
+    })
 }
 
-fn negated(element: &Element) -> Element {
+fn absolute(element: &Element) -> Call<Element> {
     match element {
-        Element::Int(Integer::Small(value)) => Element::Int(Integer::Small(-value)),
-        other => Element::Float(-as_f64(other)),
+        Element::Int(Integer::Small(value)) if *value < 0 => negated(element),
+        Element::Bool(value) => Ok(Element::Int(Integer::Small((*value).into()))),
+        Element::Float(value) => Ok(Element::Float(value.abs())),
+        other => Ok(other.clone()),
     }
 }
 
@@ -137,11 +175,11 @@ fn sorted_range(range: Range, reverse: bool) -> Call<Range> {
     if !turned {
         return Ok(range);
     }
-    let step = absolute(&range.step);
+    let step = absolute(&range.step)?;
     Ok(Range {
         start: arithmetic(&range.stop, &step, reverse)?,
         stop: arithmetic(&range.start, &step, reverse)?,
-        step: negated(&range.step),
+        step: negated(&range.step)?,
         ..range
     })
 }

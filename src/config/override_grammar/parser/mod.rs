@@ -4,8 +4,12 @@ mod call_syntax;
 mod key;
 mod primitive;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::{Choice, Element, Override, OverrideError, OverrideKind, OverrideValue};
 use crate::config::lexemes::{Language, Lexeme, lexeme};
+use crate::yaml::Key;
 
 /// Deeper nesting is refused.
 const MAX_DEPTH: usize = 64;
@@ -35,6 +39,7 @@ pub fn parse_override(input: &str) -> Result<Override, OverrideError> {
         text: input,
         at: 0,
         depth: 0,
+        inner_sweep: None,
     };
     let kind = parser.kind();
     let (key, package) = parser.key(kind == OverrideKind::Delete)?;
@@ -48,6 +53,7 @@ pub fn parse_override(input: &str) -> Result<Override, OverrideError> {
         } else {
             let value = parser.value()?;
             parser.end()?;
+            parser.refuse_inner_sweep(&value)?;
             value
         })
     } else if kind == OverrideKind::Delete {
@@ -71,6 +77,7 @@ pub fn parse_key(text: &str) -> Result<(String, Option<String>), OverrideError> 
         text,
         at: 0,
         depth: 0,
+        inner_sweep: None,
     };
     parser.key(true)
 }
@@ -81,6 +88,7 @@ pub fn parse_rule(rule: Rule, text: &str) -> Result<OverrideValue, OverrideError
         text,
         at: 0,
         depth: 0,
+        inner_sweep: None,
     };
     let value = match rule {
         Rule::Value => parser.value()?,
@@ -106,6 +114,8 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    /// Where the first sweep inside of a list or a dict begins: the language has it, and no configuration can.
+    inner_sweep: Option<usize>,
 }
 
 type Parse<T> = Result<T, OverrideError>;
@@ -125,6 +135,19 @@ impl<'a> Parser<'a> {
             offset: self.at,
             code: "OverrideParseException",
         })
+    }
+
+    fn refuse_inner_sweep(&self, value: &OverrideValue) -> Parse<()> {
+        match (value, self.inner_sweep) {
+            (OverrideValue::Element(element), Some(offset)) if element.has_sweep() => {
+                Err(OverrideError {
+                    message: "a sweep cannot stand inside of a list or a dict".to_owned(),
+                    offset,
+                    code: "ValidationError",
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn end(&self) -> Parse<()> {
@@ -183,17 +206,14 @@ impl<'a> Parser<'a> {
         Ok(value)
     }
 
-    /// An element of a list or a dict, which cannot be a sweep.
+    /// An element of a list or a dict.
     fn inner_element(&mut self) -> Parse<Element> {
         let offset = self.at;
-        match self.element()? {
-            OverrideValue::Element(element) => Ok(element),
-            _ => Err(OverrideError {
-                message: "a sweep cannot stand inside of a list or a dict".to_owned(),
-                offset,
-                code: "ValidationError",
-            }),
+        let value = self.element()?;
+        if !matches!(value, OverrideValue::Element(_)) {
+            self.inner_sweep.get_or_insert(offset);
         }
+        Ok(inner(value))
     }
 
     fn list(&mut self) -> Parse<Vec<Element>> {
@@ -217,6 +237,7 @@ impl<'a> Parser<'a> {
 
     fn dict(&mut self) -> Parse<Vec<(Element, Element)>> {
         let mut pairs: Vec<(Element, Element)> = vec![];
+        let mut seen: HashMap<Key, usize> = HashMap::new();
         if let Some((Lexeme::BraceClose, length)) = self.peek() {
             self.at += length;
             return Ok(pairs);
@@ -228,9 +249,13 @@ impl<'a> Parser<'a> {
             };
             self.at += length;
             let value = self.inner_element()?;
-            match pairs.iter_mut().find(|(known, _)| *known == key) {
-                Some(pair) => pair.1 = value,
-                None => pairs.push((key, value)),
+            // Python's keys: `1`, `1.0` and `true` are one.
+            match seen.entry(key.to_key()) {
+                Entry::Occupied(entry) => pairs[*entry.get()].1 = value,
+                Entry::Vacant(entry) => {
+                    entry.insert(pairs.len());
+                    pairs.push((key, value));
+                }
             }
             match self.peek() {
                 Some((Lexeme::Comma, length)) => self.at += length,
