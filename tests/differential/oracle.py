@@ -25,6 +25,7 @@ from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
 from hydra.core.override_parser import types as override_types
 from hydra.core.override_parser.overrides_parser import (
     KEY_RULES,
@@ -93,7 +94,7 @@ def typed(value):
         return {"k": "list", "v": [typed(item) for item in value]}
     if isinstance(value, dict):
         return {"k": "dict", "v": [[typed(key), typed(item)] for key, item in value.items()]}
-    raise TypeError(f"no typed form of {type(value)}")
+    raise Dropped  # a configuration inside of a plain list has no form in the corpus
 
 
 def plain(value):
@@ -118,7 +119,7 @@ def register_resolvers(for_commands):
     def same(*arguments):
         return arguments[0] if len(arguments) == 1 else list(arguments)
 
-    def first(argument):
+    def first(argument, *_):
         return next(iter(argument))
 
     OmegaConf.register_new_resolver("multiply", lambda x, y: x * y, replace=True)
@@ -166,6 +167,7 @@ class Oracle:
         self.app = self._app()
         os.environ["HYDRA_FULL_ERROR"] = "1"
         version.setbase("1.3")
+        setup_globals()
 
     def _app(self):
         """A task function in a file `app.py`, as a user's program would have."""

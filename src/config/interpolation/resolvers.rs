@@ -279,7 +279,7 @@ pub(super) fn create(node: Node) -> Result<Node, ResolveError> {
                 }
                 Value::Map(_) | Value::List(_) | Value::Null => Ok(made),
                 other => fail(
-                    ResolveErrorKind::UnsupportedValue,
+                    ResolveErrorKind::Assertion,
                     format!("a configuration cannot be made of {}", type_name(other)),
                 ),
             },
@@ -292,7 +292,7 @@ pub(super) fn create(node: Node) -> Result<Node, ResolveError> {
             ),
         },
         other => fail(
-            ResolveErrorKind::UnsupportedValue,
+            ResolveErrorKind::Validation,
             format!("a configuration cannot be made of {}", type_name(other)),
         ),
     }

@@ -7,19 +7,38 @@ use crate::yaml::error::YamlErrorKind as Kind;
 use crate::yaml::scalar::{self, ScalarTag, Table};
 use crate::yaml::scanner::{Mark, ScalarStyle, TokenKind};
 
+/// What may stand before a value.
+struct Properties {
+    anchor: Option<String>,
+    tag: Option<String>,
+    start: Mark,
+}
+
 impl Parser {
     pub(super) fn node(&mut self, block: bool, indentless: bool) -> Parse<usize> {
-        if let TokenKind::Alias(name) = &self.peek()?.kind {
-            let name = name.clone();
-            let token = self.next()?;
-            return self.anchors.get(&name).copied().ok_or_else(|| {
-                YamlError::new(
-                    Kind::Composer,
-                    format!("no anchor `&{name}` stands before this alias"),
-                    token.start,
-                )
-            });
+        if matches!(self.peek()?.kind, TokenKind::Alias(_)) {
+            return self.alias();
         }
+        let properties = self.properties()?;
+        self.node_content(block, indentless, properties)
+    }
+
+    fn alias(&mut self) -> Parse<usize> {
+        let token = self.next()?;
+        let TokenKind::Alias(name) = token.kind else {
+            return self.unexpected("an alias", None);
+        };
+        self.anchors.get(&name).copied().ok_or_else(|| {
+            YamlError::new(
+                Kind::Composer,
+                format!("no anchor `&{name}` stands before this alias"),
+                token.start,
+            )
+        })
+    }
+
+    /// Anchor and tag, each once, in any order.
+    fn properties(&mut self) -> Parse<Properties> {
         let mut anchor: Option<(String, Mark)> = None;
         let mut tag: Option<String> = None;
         let mut start: Option<Mark> = None;
@@ -58,17 +77,6 @@ impl Parser {
             Some(start) => start,
             None => self.peek()?.start,
         };
-        self.node_content(block, indentless, anchor, tag.as_deref(), start)
-    }
-
-    fn node_content(
-        &mut self,
-        block: bool,
-        indentless: bool,
-        anchor: Option<(String, Mark)>,
-        tag: Option<&str>,
-        start: Mark,
-    ) -> Parse<usize> {
         if let Some((name, mark)) = &anchor
             && let Some(&first) = self.anchors.get(name)
         {
@@ -87,91 +95,99 @@ impl Parser {
                 start,
             ));
         }
-        let token = self.peek()?;
-        let end = token.end;
-        let named = anchor.map(|(name, _)| name);
-        if let TokenKind::Scalar(_, style) = token.kind {
-            let TokenKind::Scalar(text, _) = self.next()?.kind else {
-                return self.unexpected("a value", None);
-            };
-            self.depth -= 1;
-            let tag = match tag {
-                // The tag `!` asks for the type that the text would have without quotes.
-                Some("!") => Tag::Scalar(scalar::resolve(&text, Table::Reader)),
-                Some(tag) => scalar_tag(tag),
-                None if style == ScalarStyle::Plain => {
-                    Tag::Scalar(scalar::resolve(&text, Table::Reader))
-                }
-                None => Tag::Scalar(ScalarTag::Str),
-            };
-            let node = self.add(tag, Content::Scalar(text), start, end);
-            if let Some(name) = named {
-                self.anchors.insert(name, node);
+        Ok(Properties {
+            anchor: anchor.map(|(name, _)| name),
+            tag,
+            start,
+        })
+    }
+
+    fn scalar(&mut self, properties: Properties) -> Parse<usize> {
+        let token = self.next()?;
+        let TokenKind::Scalar(text, style) = token.kind else {
+            return self.unexpected("a value", None);
+        };
+        let tag = match properties.tag.as_deref() {
+            // The tag `!` asks for the type that the text would have without quotes.
+            Some("!") => Tag::Scalar(scalar::resolve(&text, Table::Reader)),
+            Some(tag) => scalar_tag(tag),
+            None if style == ScalarStyle::Plain => {
+                Tag::Scalar(scalar::resolve(&text, Table::Reader))
             }
-            return Ok(node);
+            None => Tag::Scalar(ScalarTag::Str),
+        };
+        let node = self.add(tag, Content::Scalar(text), properties.start, token.end);
+        if let Some(name) = properties.anchor {
+            self.anchors.insert(name, node);
         }
-        let node = match token.kind {
-            TokenKind::BlockEntry if indentless => {
-                let node = self.open(tag, Content::Sequence(vec![]), start, end, named);
-                self.indentless_sequence(node)?;
-                node
+        Ok(node)
+    }
+
+    /// Nothing after an anchor or a tag.
+    fn left_out(&mut self, properties: Properties) -> usize {
+        let tag = match properties.tag.as_deref() {
+            None | Some("!") => Tag::Scalar(ScalarTag::Null),
+            Some(tag) => scalar_tag(tag),
+        };
+        let start = properties.start;
+        let node = self.add(tag, Content::Scalar(String::new()), start, start);
+        if let Some(name) = properties.anchor {
+            self.anchors.insert(name, node);
+        }
+        node
+    }
+
+    // Its frame is on the stack once for every level of a text: the work is done in functions that return.
+    fn node_content(
+        &mut self,
+        block: bool,
+        indentless: bool,
+        properties: Properties,
+    ) -> Parse<usize> {
+        let kind = &self.peek()?.kind;
+        let is_sequence = matches!(
+            kind,
+            TokenKind::FlowSequenceStart | TokenKind::BlockSequenceStart | TokenKind::BlockEntry
+        );
+        let shape = match kind {
+            TokenKind::BlockEntry if indentless => Self::indentless_sequence,
+            TokenKind::FlowSequenceStart => Self::flow_sequence,
+            TokenKind::FlowMappingStart => Self::flow_mapping,
+            TokenKind::BlockSequenceStart if block => Self::block_sequence,
+            TokenKind::BlockMappingStart if block => Self::block_mapping,
+            TokenKind::Scalar(..) => {
+                self.depth -= 1;
+                return self.scalar(properties);
             }
-            TokenKind::FlowSequenceStart => {
-                let node = self.open(tag, Content::Sequence(vec![]), start, end, named);
-                self.flow_sequence(node)?;
-                node
-            }
-            TokenKind::FlowMappingStart => {
-                let node = self.open(tag, Content::Mapping(vec![]), start, end, named);
-                self.flow_mapping(node)?;
-                node
-            }
-            TokenKind::BlockSequenceStart if block => {
-                let node = self.open(tag, Content::Sequence(vec![]), start, start, named);
-                self.block_sequence(node)?;
-                node
-            }
-            TokenKind::BlockMappingStart if block => {
-                let node = self.open(tag, Content::Mapping(vec![]), start, start, named);
-                self.block_mapping(node)?;
-                node
-            }
-            _ if named.is_some() || tag.is_some() => {
-                let tag = match tag {
-                    None | Some("!") => Tag::Scalar(ScalarTag::Null),
-                    Some(tag) => scalar_tag(tag),
-                };
-                let node = self.add(tag, Content::Scalar(String::new()), start, start);
-                if let Some(name) = named {
-                    self.anchors.insert(name, node);
-                }
-                node
+            _ if properties.anchor.is_some() || properties.tag.is_some() => {
+                self.depth -= 1;
+                return Ok(self.left_out(properties));
             }
             _ => return self.unexpected("a value", None),
         };
+        let node = self.open(is_sequence, properties)?;
+        shape(self, node)?;
         self.depth -= 1;
         Ok(node)
     }
 
     /// A collection that is still empty, so that aliases inside of it find it.
-    fn open(
-        &mut self,
-        tag: Option<&str>,
-        content: Content,
-        start: Mark,
-        end: Mark,
-        anchor: Option<String>,
-    ) -> usize {
-        let tag = match tag {
-            Some(tag) if tag != "!" => scalar_tag(tag),
-            _ if matches!(content, Content::Sequence(_)) => Tag::Sequence,
-            _ => Tag::Mapping,
+    fn open(&mut self, is_sequence: bool, properties: Properties) -> Parse<usize> {
+        let (own, content) = if is_sequence {
+            (Tag::Sequence, Content::Sequence(vec![]))
+        } else {
+            (Tag::Mapping, Content::Mapping(vec![]))
         };
-        let node = self.add(tag, content, start, end);
-        if let Some(name) = anchor {
+        let tag = match properties.tag.as_deref() {
+            Some(tag) if tag != "!" => scalar_tag(tag),
+            _ => own,
+        };
+        let end = self.peek()?.end;
+        let node = self.add(tag, content, properties.start, end);
+        if let Some(name) = properties.anchor {
             self.anchors.insert(name, node);
         }
-        node
+        Ok(node)
     }
 
     pub(super) fn push_item(&mut self, sequence: usize, item: usize) {

@@ -35,6 +35,10 @@ pub enum ResolveErrorKind {
     Yaml,
     /// A value of a type that a configuration cannot have.
     UnsupportedValue,
+    /// Something that a configuration cannot be made of.
+    Validation,
+    /// A text of YAML that is a single value.
+    Assertion,
     /// A key of a type that a configuration cannot have.
     KeyValidation,
 }
@@ -58,6 +62,8 @@ impl ResolveErrorKind {
             Self::Attribute => "AttributeError",
             Self::Yaml => "YAMLError",
             Self::UnsupportedValue => "UnsupportedValueType",
+            Self::Validation => "ValidationError",
+            Self::Assertion => "AssertionError",
             Self::KeyValidation => "KeyValidationError",
         }
     }

@@ -241,12 +241,19 @@ impl Graph<'_> {
     /// Evaluates one expression of the value level at the root, for tests of the grammar.
     pub fn evaluate_expression(&mut self, root: NodeId, element: &Element) -> Resolve<Node> {
         let value = self.evaluate_element(root, element)?;
-        Ok(Node::computed(self.plain(value)))
+        self.shown(value)
     }
 
     /// Evaluates one text at the root, for tests of the grammar.
     pub fn evaluate_text(&mut self, root: NodeId, pieces: &[Piece]) -> Resolve<Node> {
         let value = self.evaluate_pieces(root, pieces)?;
-        Ok(Node::computed(self.plain(value)))
+        self.shown(value)
+    }
+
+    fn shown(&mut self, value: Evaluated) -> Resolve<Node> {
+        match value {
+            Evaluated::Node(id) if self.is_container(id) => self.resolved_copy(id),
+            value => Ok(Node::computed(self.plain(value))),
+        }
     }
 }

@@ -23,6 +23,9 @@ impl Graph<'_> {
             "oc.deprecated" => return self.oc_deprecated(id, container, &arguments),
             "oc.dict.keys" | "oc.dict.values" => return self.oc_dict(container, name, &arguments),
             "hydra" => return self.hydra(&arguments),
+            "multiply" | "divide_ceil" | "divide_floor" => {
+                self.refuse_containers(name, &arguments)?;
+            }
             _ => {}
         }
         let arguments: Vec<Node> = arguments
@@ -40,6 +43,22 @@ impl Graph<'_> {
             error.near = did_you_mean(name, known.iter().map(String::as_str)).map(str::to_owned);
             Err(error)
         }
+    }
+
+    /// Python repeats a list that stands in the call, and not one of the configuration.
+    fn refuse_containers(&self, of: &str, arguments: &[Evaluated]) -> Resolve<()> {
+        for argument in arguments {
+            if let Evaluated::Node(id) = argument
+                && self.is_container(*id)
+            {
+                let name = self.type_name(*id);
+                return fail(
+                    ResolveErrorKind::Type,
+                    format!("`{of}` needs numbers, not a {name}"),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// One argument that must be a text.
