@@ -44,7 +44,7 @@ pub fn greedy(
     let mut active: Vec<usize> = (0..rows.count()).collect();
     let limit = match model {
         LanguageModel::Gpt(_) => model.max_positions(),
-        LanguageModel::T5(_) => None,
+        LanguageModel::T5(t5) => t5.max_decoder_positions(),
     };
     loop {
         let lengths = state.lengths();
@@ -93,13 +93,21 @@ fn most_likely(logits: &Tensor) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::config::GptConfig;
     use crate::model::{Engine, LmInputs, ModelConfig, toy};
     use crate::sys::rng::SeededRng;
 
-    fn models() -> [LanguageModel; 2] {
+    fn models() -> [LanguageModel; 5] {
+        let neox = GptConfig {
+            parallel_residual: true,
+            ..toy::gpt_config()
+        };
         [
             toy::random(ModelConfig::Gpt(toy::gpt_config()), 3).unwrap(),
             toy::random(ModelConfig::T5(toy::t5_config()), 4).unwrap(),
+            toy::random(ModelConfig::Gpt(toy::llama_config()), 5).unwrap(),
+            toy::random(ModelConfig::Gpt(neox), 6).unwrap(),
+            toy::random(ModelConfig::T5(toy::megatron_t5_config()), 7).unwrap(),
         ]
     }
 
@@ -215,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_gpt_stops_where_its_positions_end_and_refuses_a_longer_prompt() {
-        let [gpt, _] = models();
+        let [gpt, ..] = models();
         let options = GenerateOptions {
             max_new_tokens: 30,
             eos: None,

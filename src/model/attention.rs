@@ -15,8 +15,10 @@ use super::kernels::attention::{self as kernel, Attention, Columns, ColumnsMut, 
 use super::kernels::buffer::Buffer;
 use super::kernels::matmul::Into;
 use super::kernels::norm as norm_kernel;
+use super::kernels::rotary::Rotation;
 use super::norm::Norm;
 use super::ops::{Engine, contiguous_f32, softmax, with_f32};
+pub use super::position::{BatchBias, BatchPositions};
 use super::rows::Rows;
 
 /// Sizes and rules that all attentions of a stack share.
@@ -46,15 +48,6 @@ impl HeadLayout {
     }
 }
 
-/// Relative positions of a batch: [heads, 2 · span - 1] and span.
-#[derive(Clone, Debug)]
-pub struct BatchBias {
-    /// [`super::position::RelativeBias::distances`] of `span`.
-    pub distances: Arc<Vec<f32>>,
-    /// At least the longest row.
-    pub span: usize,
-}
-
 /// Attention of a stack over itself.
 #[derive(Clone, Debug)]
 pub struct SelfAttention {
@@ -66,6 +59,8 @@ pub struct SelfAttention {
     pub output: FrozenLinear,
     /// Sizes and rules.
     pub layout: HeadLayout,
+    /// Whether `x` is part of the result; without it the caller adds up (parallel sub-layers).
+    pub residual: bool,
 }
 
 /// Attention of a decoder over an encoder's output.
@@ -92,28 +87,30 @@ impl SelfAttention {
         &self,
         x: &Tensor,
         rows: &Arc<Rows>,
-        bias: Option<&BatchBias>,
+        positions: &BatchPositions,
         engine: Engine,
     ) -> Result<Tensor> {
         match engine {
             Engine::Reference => {
                 let projected = self.query_key_value.forward(&self.norm.forward(x)?)?; // [N, Q + 2K]
-                let (queries, keys) = (self.layout.query_width(), self.layout.key_width());
+                let (query, key, value) =
+                    split_projection(&self.layout, &projected, positions.rotation.as_deref())?;
                 let attended = attend(
                     &self.layout,
-                    &projected.narrow(1, 0, queries)?,
-                    &projected.narrow(1, queries, keys)?,
-                    &projected.narrow(1, queries + keys, keys)?,
+                    &query,
+                    &key,
+                    &value,
                     rows,
                     rows.ranges(),
-                    bias,
+                    positions.bias.as_ref(),
                 )?; // [N, Q]
-                x + self.output.forward(&attended)?
+                let y = self.output.forward(&attended)?; // [N, H]
+                if self.residual { x + y } else { Ok(y) }
             }
             Engine::Fused => x.contiguous()?.apply_op1(SelfAttentionOp {
                 block: self.clone(),
                 rows: rows.clone(),
-                bias: bias.cloned(),
+                positions: positions.clone(),
                 keep: x.track_op(),
                 saved: Mutex::new(None),
             }),
@@ -177,6 +174,46 @@ impl CrossAttention {
             + self.key_value.parameter_count()
             + self.output.parameter_count()
     }
+}
+
+/// Query [N, Q], key and value [N, K] of a projection [N, Q + 2K], the first two turned by their position.
+pub(crate) fn split_projection(
+    layout: &HeadLayout,
+    projected: &Tensor,
+    rotation: Option<&Rotation>,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let (queries, keys) = (layout.query_width(), layout.key_width());
+    let query = projected.narrow(1, 0, queries)?;
+    let key = projected.narrow(1, queries, keys)?;
+    let value = projected.narrow(1, queries + keys, keys)?;
+    match rotation {
+        None => Ok((query, key, value)),
+        Some(rotation) => Ok((
+            turn(&query, layout.head_size, rotation)?,
+            turn(&key, layout.head_size, rotation)?,
+            value,
+        )),
+    }
+}
+
+/// [N, heads · size] with every head turned, by differentiable candle ops.
+fn turn(x: &Tensor, head_size: usize, rotation: &Rotation) -> Result<Tensor> {
+    let (count, width) = x.dims2()?;
+    let half = rotation.channels() / 2;
+    let angles = |numbers: Vec<f32>| {
+        Tensor::from_vec(numbers, (count, 1, half), x.device())?.to_dtype(x.dtype())
+    };
+    let (cosine, sine) = (angles(rotation.cosines())?, angles(rotation.sines())?); // [N, 1, half]
+    let heads = x.reshape((count, width / head_size, head_size))?; // [N, heads, size]
+    let first = heads.narrow(2, 0, half)?;
+    let second = heads.narrow(2, half, half)?;
+    let turned = [
+        (first.broadcast_mul(&cosine)? - second.broadcast_mul(&sine)?)?,
+        (second.broadcast_mul(&cosine)? + first.broadcast_mul(&sine)?)?,
+        heads.narrow(2, 2 * half, head_size - 2 * half)?,
+    ];
+    let kept = if head_size > 2 * half { 3 } else { 2 };
+    Tensor::cat(&turned[..kept], 2)?.reshape((count, width))
 }
 
 /// Attention by differentiable candle ops, one row after the other: q [N, Q], k and v [M, K] -> [N, Q].
@@ -296,13 +333,13 @@ pub(crate) fn kernel_of<'a>(
 struct SelfAttentionOp {
     block: SelfAttention,
     rows: Arc<Rows>,
-    bias: Option<BatchBias>,
+    positions: BatchPositions,
     keep: bool,
     saved: Mutex<Option<SelfAttentionSaved>>,
 }
 
 struct SelfAttentionSaved {
-    /// [N, Q + 2K]
+    /// [N, Q + 2K], queries and keys turned by their positions.
     projected: Buffer,
     /// [N, heads]
     lse: Buffer,
@@ -322,6 +359,20 @@ impl SelfAttentionOp {
         (columns(0), columns(queries), columns(queries + keys))
     }
 
+    /// Turns the queries and keys of a projection, or of its gradient, by their positions.
+    fn turn(&self, projected: &mut [f32], back: bool) {
+        let layout = &self.block.layout;
+        if let Some(rotation) = &self.positions.rotation {
+            rotation.apply(
+                projected,
+                layout.query_width() + 2 * layout.key_width(),
+                layout.heads + layout.key_value_heads,
+                layout.head_size,
+                back,
+            );
+        }
+    }
+
     /// Adds the sub-layer's result to `y` (where asked for) and gives what the backward needs.
     fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<SelfAttentionSaved> {
         let block = &self.block;
@@ -337,6 +388,7 @@ impl SelfAttentionOp {
                 .query_key_value
                 .apply(&normed, &mut projected, Into::Overwrite)?;
         }
+        self.turn(&mut projected, false);
         let queries = block.layout.query_width();
         let mut attended = Buffer::dirty(count * queries);
         let mut lse = Buffer::dirty(count * block.layout.heads);
@@ -346,7 +398,7 @@ impl SelfAttentionOp {
                 &block.layout,
                 &self.rows,
                 self.rows.ranges(),
-                self.bias.as_ref(),
+                self.positions.bias.as_ref(),
             ),
             q,
             k,
@@ -376,7 +428,7 @@ impl SelfAttentionOp {
                 &block.layout,
                 &self.rows,
                 self.rows.ranges(),
-                self.bias.as_ref(),
+                self.positions.bias.as_ref(),
             ),
             self.columns(&saved.projected),
             &saved.lse,
@@ -388,11 +440,12 @@ impl SelfAttentionOp {
             (&dq, &dk, &dv),
         );
         drop((saved, dattended));
+        self.turn(&mut dprojected, true);
         let mut dnormed = Buffer::dirty(x.len());
         block
             .query_key_value
             .apply_vjp(&dprojected, &mut dnormed, Into::Overwrite)?;
-        let mut dx = dy.to_vec();
+        let mut dx = start(dy, block.residual);
         block
             .norm
             .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, &mut dx))?;
@@ -407,7 +460,7 @@ impl CustomOp1 for SelfAttentionOp {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous_f32(storage, layout)?;
-        let mut y = x.to_vec();
+        let mut y = start(x, self.block.residual);
         let saved = self.run(x, Some(&mut y))?;
         if self.keep {
             store(&self.saved, saved);
@@ -425,6 +478,15 @@ impl CustomOp1 for SelfAttentionOp {
             with_f32(&grad, |dy| self.gradient(x, dy, saved))?
         })??;
         Ok(Some(Tensor::from_vec(dx, arg.shape(), arg.device())?))
+    }
+}
+
+/// What a sub-layer adds its result to: its input, or nothing.
+pub(crate) fn start(x: &[f32], residual: bool) -> Vec<f32> {
+    if residual {
+        x.to_vec()
+    } else {
+        vec![0.0; x.len()]
     }
 }
 

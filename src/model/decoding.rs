@@ -6,12 +6,10 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
-use super::attention::BatchBias;
 use super::head::Head;
 use super::kv_cache::{CrossCache, KvCache};
 use super::norm::Norm;
 use super::ops::Engine;
-use super::position::RelativeBias;
 use super::rows::Rows;
 use super::t5::T5;
 use super::{LanguageModel, LmInputs};
@@ -75,7 +73,11 @@ impl LanguageModel {
                     .map(|layer| CrossCache::new(&layer.cross_attention, &memory))
                     .collect::<candle_core::Result<_>>()?;
                 let starts = Rows::new(vec![decoder_start.len(); rows.count()]);
-                let limits = vec![decoder_start.len() + max_new_tokens; rows.count()];
+                let mut limit = decoder_start.len() + max_new_tokens;
+                if let Some(learned) = t5.max_decoder_positions() {
+                    limit = limit.min(learned);
+                }
+                let limits = vec![limit; rows.count()];
                 let layout = t5.decoder.layers[0].attention.layout;
                 let mut state = Decoding {
                     model: self,
@@ -84,7 +86,7 @@ impl LanguageModel {
                     memory: Some((cross, rows.ranges().to_vec())),
                 };
                 let ids = decoder_start.repeat(rows.count());
-                let logits = state.advance(&self.embed_tokens(&ids)?, &starts)?;
+                let logits = state.advance_ids(&ids, &starts)?;
                 Ok((state, logits))
             }
         }
@@ -110,9 +112,7 @@ impl Decoding<'_> {
     /// # Errors
     /// Where a row has reached its limit or an id is unknown.
     pub fn step(&mut self, ids: &[u32]) -> Result<Tensor> {
-        let rows = Rows::new(vec![1; ids.len()]);
-        let x = self.model.embed_tokens(ids)?;
-        self.advance(&x, &rows)
+        self.advance_ids(ids, &Rows::new(vec![1; ids.len()]))
     }
 
     /// Positions of each active row so far, the prompt's included for a GPT.
@@ -128,30 +128,43 @@ impl Decoding<'_> {
         }
     }
 
-    /// Puts new positions [M, H] of each active row through the stack.
-    fn advance(&mut self, embeddings: &Tensor, new: &Rows) -> Result<Tensor> {
+    /// Puts new ids of each active row through the stack.
+    fn advance_ids(&mut self, ids: &[u32], new: &Rows) -> Result<Tensor> {
+        let x = match self.model {
+            LanguageModel::Gpt(_) => self.model.embed_tokens(ids)?,
+            LanguageModel::T5(t5) => t5.embed_decoder(ids, &self.positions(new))?,
+        }; // [M, H]
+        self.advance(&x, new)
+    }
+
+    /// Places of new tokens within their rows.
+    fn positions(&self, new: &Rows) -> Vec<u32> {
         let before = self.cache.rows.lengths();
+        before
+            .iter()
+            .zip(new.lengths())
+            .flat_map(|(&before, &count)| before as u32..(before + count) as u32)
+            .collect()
+    }
+
+    /// Puts new positions [M, H] of each active row through the stack; those of a T5 are in place already.
+    fn advance(&mut self, embeddings: &Tensor, new: &Rows) -> Result<Tensor> {
+        let active = self.cache.rows.lengths().len();
         ensure!(
-            before.len() == new.count(),
-            "{} rows are being written and tokens of {} were given",
-            before.len(),
+            active == new.count(),
+            "{active} rows are being written and tokens of {} were given",
             new.count()
         );
+        let places = self.positions(new);
         let step = self.cache.begin(new)?;
         match self.model {
             LanguageModel::Gpt(gpt) => {
-                let positions: Vec<u32> = before
-                    .iter()
-                    .zip(new.lengths())
-                    .flat_map(|(&before, &count)| before as u32..(before + count) as u32)
-                    .collect();
-                let positions = gpt.positions.lookup(&positions)?; // [M, H]
-                let mut x = (embeddings + positions.to_dtype(embeddings.dtype())?)?; // [M, H]
+                let (mut x, positions) = gpt.place(embeddings, &places)?; // [M, H]
                 for (number, layer) in gpt.layers.iter().enumerate() {
-                    x = self
-                        .cache
-                        .attend(number, &layer.attention, &x, &step, None)?;
-                    x = layer.feed_forward.forward(&x, self.engine)?;
+                    let attended =
+                        self.cache
+                            .attend(number, &layer.attention, &x, &step, &positions)?;
+                    x = layer.finish(&x, attended, self.engine)?;
                 }
                 self.finish(&x, new, &gpt.norm, &gpt.head)
             }
@@ -169,12 +182,16 @@ impl Decoding<'_> {
             .memory
             .as_ref()
             .expect("a T5's state is made with its memory");
-        let bias = bias_up_to(&t5.decoder.bias, &self.cache.rows.lengths());
+        let longest = self.cache.rows.lengths().into_iter().max().unwrap_or(0);
+        let positions = t5
+            .decoder
+            .positions
+            .of_layers(t5.decoder.layers.len(), longest);
         let mut x = embeddings.clone(); // [M, H]
         for (number, layer) in t5.decoder.layers.iter().enumerate() {
             x = self
                 .cache
-                .attend(number, &layer.attention, &x, step, Some(&bias))?;
+                .attend(number, &layer.attention, &x, step, &positions[number])?;
             x = cross[number].attend(
                 &layer.cross_attention,
                 &x,
@@ -201,12 +218,4 @@ fn last_positions(rows: &Rows, like: &Tensor) -> Result<Tensor> {
         .map(|range| range.end as u32 - 1)
         .collect();
     Ok(Tensor::from_slice(&last, last.len(), like.device())?)
-}
-
-fn bias_up_to(bias: &RelativeBias, lengths: &[usize]) -> BatchBias {
-    let span = lengths.iter().copied().max().unwrap_or(0).max(1);
-    BatchBias {
-        distances: Arc::new(bias.distances(span)),
-        span,
-    }
 }

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use super::attention::{store, take};
+use super::attention::{start, store, take};
 use super::frozen::FrozenLinear;
 use super::kernels::activation as kernel;
 pub use super::kernels::activation::Activation;
@@ -27,6 +27,8 @@ pub struct FeedForward {
     pub activation: Activation,
     /// Whether the activated first half multiplies the second (Shazeer 2020).
     pub gated: bool,
+    /// Whether `x` is part of the result; without it the caller adds up (parallel sub-layers).
+    pub residual: bool,
 }
 
 impl FeedForward {
@@ -45,7 +47,8 @@ impl FeedForward {
                 } else {
                     activate(self.activation, &u)?
                 }; // [N, F]
-                x + self.down.forward(&hidden)?
+                let y = self.down.forward(&hidden)?; // [N, H]
+                if self.residual { x + y } else { Ok(y) }
             }
             Engine::Fused => x.contiguous()?.apply_op1(FeedForwardOp {
                 block: self.clone(),
@@ -114,7 +117,7 @@ impl FeedForwardOp {
         let mut dnormed = Buffer::dirty(x.len());
         block.up.apply_vjp(&u, &mut dnormed, Into::Overwrite)?;
         drop(u);
-        let mut dx = dy.to_vec();
+        let mut dx = start(dy, block.residual);
         block
             .norm
             .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, &mut dx))?;
@@ -129,7 +132,7 @@ impl CustomOp1 for FeedForwardOp {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous_f32(storage, layout)?;
-        let mut y = x.to_vec();
+        let mut y = start(x, self.block.residual);
         let saved = self.run(x, Some(&mut y))?;
         if self.keep {
             store(&self.saved, saved);

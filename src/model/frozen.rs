@@ -40,18 +40,6 @@ impl FrozenLinear {
         })
     }
 
-    /// Layers of one input side by side, as one of the same input.
-    ///
-    /// # Errors
-    /// Where the inputs' sizes differ.
-    pub fn stacked(weights: &[Tensor], layout: WeightLayout) -> Result<Self> {
-        let dimension = match layout {
-            WeightLayout::OutIn => 0,
-            WeightLayout::InOut => 1,
-        };
-        Self::new(Tensor::cat(weights, dimension)?, None, layout)
-    }
-
     /// Numbers of an output row.
     pub fn outputs(&self) -> usize {
         let (rows, cols) = self.sizes();

@@ -1,18 +1,20 @@
 //! GPT, told from top to bottom: embeddings, a stack of pre-norm layers, a final norm, a head.
 //!
-//! GPT-2 (Radford et al. 2019) as transformers computes it, without dropout: the model is frozen.
+//! GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023), GPT-NeoX (Black et al. 2022) and what NeMo trains are one
+//! model with different positions, norms, activations and biases, all of which is configuration. There is no dropout:
+//! the model is frozen.
 
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 
-use super::attention::{HeadLayout, SelfAttention};
+use super::attention::{BatchPositions, HeadLayout, SelfAttention};
 use super::config::GptConfig;
 use super::feed_forward::FeedForward;
 use super::frozen::{FrozenEmbedding, FrozenLinear, WeightLayout};
 use super::head::Head;
-use super::norm::{Norm, NormKind};
+use super::norm::Norm;
 use super::ops::Engine;
 use super::rows::Rows;
 use super::weights::Weights;
@@ -23,45 +25,43 @@ pub struct Gpt {
     /// Sizes and variants.
     pub config: GptConfig,
     pub(crate) tokens: FrozenEmbedding,
-    pub(crate) positions: FrozenEmbedding,
+    /// Learned positions; None where they are rotations.
+    pub(crate) positions: Option<FrozenEmbedding>,
     pub(crate) layers: Vec<GptLayer>,
     pub(crate) norm: Norm,
     pub(crate) head: Head,
 }
 
-/// Attention, then feed-forward, each with its norm before it and a sum around it.
+/// Attention, then feed-forward, each with its norm before it and a sum around it; or both beside each other.
 #[derive(Clone, Debug)]
 pub(crate) struct GptLayer {
     pub(crate) attention: SelfAttention,
     pub(crate) feed_forward: FeedForward,
+    parallel: bool,
+}
+
+impl GptLayer {
+    /// The layer's result, given its attention's: [N, H] -> [N, H].
+    pub(crate) fn finish(&self, x: &Tensor, attended: Tensor, engine: Engine) -> Result<Tensor> {
+        if self.parallel {
+            // Both read `x`; the attention's result has it in, the feed-forward's has not.
+            return Ok((attended + self.feed_forward.forward(x, engine)?)?);
+        }
+        Ok(self.feed_forward.forward(&attended, engine)?)
+    }
 }
 
 impl Gpt {
-    /// Takes the parameters of a GPT-2 out of `weights`.
+    /// Takes the parameters out of `weights`.
     ///
     /// # Errors
     /// Where a tensor cannot be read.
     pub fn load(config: GptConfig, weights: &Weights<'_>) -> Result<Self> {
-        let norm = |path: &str| -> Result<Norm> {
-            let bias = format!("{path}.bias");
-            Ok(Norm::new(
-                NormKind::LayerNorm,
-                weights.get(&format!("{path}.weight"))?,
-                Some(weights.get(&bias)?),
-                config.norm_epsilon,
-            ))
-        };
-        let linear = |path: &str| -> Result<FrozenLinear> {
-            Ok(FrozenLinear::new(
-                weights.get(&format!("{path}.weight"))?,
-                Some(weights.get(&format!("{path}.bias"))?),
-                WeightLayout::InOut,
-            )?)
-        };
+        let norm = |path: &str| weights.norm(path, config.norm, config.norm_epsilon);
         let layer = |number: usize| -> Result<GptLayer> {
             let mut scale = 1.0;
             if config.scale_scores {
-                scale /= (config.head_size() as f64).sqrt();
+                scale /= (config.head_size as f64).sqrt();
             }
             if config.scale_scores_by_layer {
                 scale /= (number + 1) as f64;
@@ -69,37 +69,42 @@ impl Gpt {
             Ok(GptLayer {
                 attention: SelfAttention {
                     norm: norm(&format!("{number}.attention.norm"))?,
-                    query_key_value: linear(&format!("{number}.attention.query_key_value"))?,
-                    output: linear(&format!("{number}.attention.output"))?,
+                    query_key_value: weights
+                        .linear(&format!("{number}.attention.query_key_value"))?,
+                    output: weights.linear(&format!("{number}.attention.output"))?,
                     layout: HeadLayout {
                         heads: config.heads,
-                        key_value_heads: config.heads,
-                        head_size: config.head_size(),
+                        key_value_heads: config.key_value_heads,
+                        head_size: config.head_size,
                         scale,
                         causal: true,
                     },
+                    residual: true,
                 },
                 feed_forward: FeedForward {
                     norm: norm(&format!("{number}.feed_forward.norm"))?,
-                    up: linear(&format!("{number}.feed_forward.up"))?,
-                    down: linear(&format!("{number}.feed_forward.down"))?,
+                    up: weights.linear(&format!("{number}.feed_forward.up"))?,
+                    down: weights.linear(&format!("{number}.feed_forward.down"))?,
                     activation: config.activation,
-                    gated: false,
+                    gated: config.gated,
+                    residual: !config.parallel_residual,
                 },
+                parallel: config.parallel_residual,
             })
         };
         let tokens = FrozenEmbedding::new(weights.get("tokens")?)?;
-        let head = if config.tied_head {
-            tokens.table().clone()
+        let projection = if config.tied_head {
+            FrozenLinear::new(tokens.table().clone(), None, WeightLayout::OutIn)?
         } else {
-            weights.get("head")?
+            weights.linear("head")?
         };
+        let positions = weights.optional("positions")?;
         Ok(Self {
-            positions: FrozenEmbedding::new(weights.get("positions")?)?,
+            positions: positions.map(FrozenEmbedding::new).transpose()?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             norm: norm("norm")?,
             head: Head {
-                projection: FrozenLinear::new(head, None, WeightLayout::OutIn)?,
+                projection,
                 scale: 1.0,
             },
             tokens,
@@ -110,24 +115,44 @@ impl Gpt {
     /// States after the last layer, before the final norm: embeddings [N, H] -> [N, H].
     ///
     /// # Errors
-    /// Where a row is longer than the learned positions, or sizes do not fit.
+    /// Where a row is longer than the model's positions, or sizes do not fit.
     pub fn hidden(&self, embeddings: &Tensor, rows: &Arc<Rows>, engine: Engine) -> Result<Tensor> {
         rows.check("the input", embeddings.dims2()?.0)?;
         self.check_length(rows.longest())?;
-        let positions = self.positions.lookup(&rows.positions())?; // [N, H]
-        let mut x = (embeddings + positions.to_dtype(embeddings.dtype())?)?; // [N, H]
+        let (mut x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
         for layer in &self.layers {
-            x = layer.attention.forward(&x, rows, None, engine)?;
-            x = layer.feed_forward.forward(&x, engine)?;
+            let attended = layer.attention.forward(&x, rows, &positions, engine)?;
+            x = layer.finish(&x, attended, engine)?;
         }
         Ok(x)
     }
 
-    /// Refuses rows beyond the learned positions.
+    /// Embeddings [N, H] with their learned positions added, or the rotation that attention applies instead.
+    pub(crate) fn place(
+        &self,
+        embeddings: &Tensor,
+        positions: &[u32],
+    ) -> Result<(Tensor, BatchPositions)> {
+        let learned = match &self.positions {
+            Some(table) => {
+                let learned = table.lookup(positions)?; // [N, H]
+                (embeddings + learned.to_dtype(embeddings.dtype())?)?
+            }
+            None => embeddings.clone(),
+        };
+        let rotary = self.config.rotary.as_ref();
+        let positions = BatchPositions {
+            bias: None,
+            rotation: rotary.map(|rotary| Arc::new(rotary.rotation(positions))),
+        };
+        Ok((learned, positions))
+    }
+
+    /// Refuses rows beyond the model's positions.
     pub(crate) fn check_length(&self, longest: usize) -> Result<()> {
         ensure!(
             longest <= self.config.max_positions,
-            "a row of {longest} positions is longer than the {} that this model has learned",
+            "a row of {longest} positions is longer than the {} that this model was made for",
             self.config.max_positions
         );
         Ok(())
@@ -145,13 +170,14 @@ impl Gpt {
         } else {
             self.head.projection.parameter_count()
         };
+        let positions = self.positions.as_ref();
         let layers: usize = self
             .layers
             .iter()
             .map(|layer| layer.attention.parameter_count() + layer.feed_forward.parameter_count())
             .sum();
         self.tokens.table().elem_count()
-            + self.positions.table().elem_count()
+            + positions.map_or(0, |table| table.table().elem_count())
             + layers
             + self.norm.parameter_count()
             + head

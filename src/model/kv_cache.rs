@@ -6,9 +6,13 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use super::attention::{BatchBias, CrossAttention, HeadLayout, SelfAttention, attend, kernel_of};
+use super::attention::{
+    BatchBias, BatchPositions, CrossAttention, HeadLayout, SelfAttention, attend, kernel_of,
+    split_projection,
+};
 use super::kernels::attention::{self as kernel, Columns, ColumnsMut};
 use super::kernels::buffer::Buffer;
+use super::kernels::rotary::Rotation;
 use super::ops::{Engine, contiguous_f32, with_f32};
 use super::rows::Rows;
 
@@ -129,8 +133,9 @@ impl KvCache {
         block: &SelfAttention,
         x: &Tensor,
         step: &Step,
-        bias: Option<&BatchBias>,
+        positions: &BatchPositions,
     ) -> Result<Tensor> {
+        let bias = positions.bias.as_ref();
         let layout = &block.layout;
         let (queries, keys) = (layout.query_width(), layout.key_width());
         let engine = match self.layers[layer] {
@@ -138,10 +143,13 @@ impl KvCache {
             LayerCache::Reference(_) => Engine::Reference,
         };
         let normed = block.norm.apply(x, engine)?;
-        let projected = block.query_key_value.forward(&normed)?; // [M, Q + 2K]
+        let mut projected = block.query_key_value.forward(&normed)?; // [M, Q + 2K]
         let attended = match &mut self.layers[layer] {
             LayerCache::Fused(cache) => {
                 let stride = queries + 2 * keys;
+                if let Some(rotation) = &positions.rotation {
+                    projected = projected.apply_op1_no_bwd(&Turn { layout, rotation })?;
+                }
                 with_f32(&projected, |projected| {
                     for (projected, &place) in projected.chunks_exact(stride).zip(&step.places) {
                         cache[place * 2 * keys..(place + 1) * 2 * keys]
@@ -157,9 +165,8 @@ impl KvCache {
                 })?
             }
             LayerCache::Reference(cache) => {
-                let query = projected.narrow(1, 0, queries)?;
-                let key = projected.narrow(1, queries, keys)?;
-                let value = projected.narrow(1, queries + keys, keys)?;
+                let (query, key, value) =
+                    split_projection(layout, &projected, positions.rotation.as_deref())?;
                 let (mut all_keys, mut all_values) = (vec![], vec![]);
                 for (range, &row) in step.new.ranges().iter().zip(&self.active) {
                     let mut k = key.narrow(0, range.start, range.len())?;
@@ -185,7 +192,8 @@ impl KvCache {
                 )?
             }
         }; // [M, Q]
-        x + block.output.forward(&attended)?
+        let y = block.output.forward(&attended)?; // [M, H]
+        if block.residual { x + y } else { Ok(y) }
     }
 }
 
@@ -233,6 +241,31 @@ impl CrossCache {
             }
         }; // [M, Q]
         x + block.output.forward(&attended)?
+    }
+}
+
+/// Turns queries and keys of a projection [M, Q + 2K] by their positions; without a backward.
+struct Turn<'a> {
+    layout: &'a HeadLayout,
+    rotation: &'a Rotation,
+}
+
+impl CustomOp1 for Turn<'_> {
+    fn name(&self) -> &'static str {
+        "rotary"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut turned = contiguous_f32(storage, layout)?.to_vec();
+        let heads = self.layout;
+        self.rotation.apply(
+            &mut turned,
+            heads.query_width() + 2 * heads.key_width(),
+            heads.heads + heads.key_value_heads,
+            heads.head_size,
+            false,
+        );
+        Ok((CpuStorage::F32(turned), layout.shape().clone()))
     }
 }
 

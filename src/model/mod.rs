@@ -33,7 +33,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
-pub use config::ModelConfig;
+pub use config::{Layout, ModelConfig};
 pub use decoding::Decoding;
 pub use gpt::Gpt;
 pub use ops::Engine;
@@ -41,6 +41,9 @@ pub use rows::Rows;
 pub use t5::T5;
 
 use crate::tensors::TensorSource;
+use crate::tensors::megatron::MegatronCheckpoint;
+use crate::tensors::nemo;
+use crate::tensors::nemo_files::NemoFiles;
 use crate::tensors::safetensors::SafetensorsFile;
 use weights::Weights;
 
@@ -92,6 +95,17 @@ pub enum LanguageModel {
 }
 
 impl LanguageModel {
+    /// Loads the checkpoint at `path`: a `.nemo` (or the folder one was unpacked to), or a Hugging Face folder.
+    ///
+    /// # Errors
+    /// As [`Self::from_nemo`] and [`Self::from_hugging_face`].
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self> {
+        if NemoFiles::is_nemo(path) {
+            return Self::from_nemo(&NemoFiles::open(path)?, options);
+        }
+        Self::from_hugging_face(path, options)
+    }
+
     /// Loads a Hugging Face checkpoint: `config.json` and `model.safetensors` (or its shards) in `folder`.
     ///
     /// # Errors
@@ -99,25 +113,40 @@ impl LanguageModel {
     /// the file where one cannot be read.
     pub fn from_hugging_face(folder: &Path, options: &LoadOptions) -> Result<Self> {
         let loading = || format!("loading the language model from {}", folder.display());
-        let config =
+        let (config, layout) =
             ModelConfig::from_hugging_face(&folder.join("config.json")).with_context(loading)?;
         let source = SafetensorsFile::open_folder(folder).with_context(loading)?;
-        Self::from_source(config, &source, options).with_context(loading)
+        Self::from_source(config, layout, &source, options).with_context(loading)
     }
 
-    /// Builds a model of `config` from Hugging Face names in any source.
+    /// Loads a base model of NeMo: `model_config.yaml` and `model_weights.ckpt`, of one rank or of many.
+    ///
+    /// # Errors
+    /// As [`Self::from_hugging_face`].
+    pub fn from_nemo(files: &NemoFiles, options: &LoadOptions) -> Result<Self> {
+        let loading = || format!("loading the language model from {}", files.path().display());
+        let text = files.read_text(nemo::CONFIG_MEMBER).with_context(loading)?;
+        let mut source = MegatronCheckpoint::open(files).with_context(loading)?;
+        let (config, layout) =
+            ModelConfig::from_nemo(&files.path().join(nemo::CONFIG_MEMBER), &text, &|name| {
+                source.rows_of(name)
+            })
+            .with_context(loading)?;
+        source.set_splits(config.names(layout).splits());
+        Self::from_source(config, layout, &source, options).with_context(loading)
+    }
+
+    /// Builds a model of `config` from a source whose tensors are named and laid out as `layout` says.
     ///
     /// # Errors
     /// As [`Self::from_hugging_face`].
     pub fn from_source(
         config: ModelConfig,
+        layout: Layout,
         source: &dyn TensorSource,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let table = match &config {
-            ModelConfig::Gpt(config) => names::hugging_face::gpt2(config),
-            ModelConfig::T5(config) => names::hugging_face::t5(config),
-        };
+        let table = config.names(layout);
         let weights = Weights::bind(source, &table, options.dtype, &options.device)
             .map_err(|diagnostic| *diagnostic)?;
         Ok(match config {
@@ -151,11 +180,11 @@ impl LanguageModel {
         self.tokens().count()
     }
 
-    /// Longest row, where positions are learned.
+    /// Longest row (of the encoder for T5): the positions that were learned or, of a GPT, trained with.
     pub fn max_positions(&self) -> Option<usize> {
         match self {
             Self::Gpt(gpt) => Some(gpt.config.max_positions),
-            Self::T5(_) => None,
+            Self::T5(t5) => t5.max_positions(),
         }
     }
 

@@ -10,6 +10,8 @@ use super::ops::{Engine, contiguous_f32, with_f32};
 pub enum NormKind {
     /// Mean off, over the standard deviation, weight and bias.
     LayerNorm,
+    /// The same, in checkpoints that store the weight less one; whole once it is loaded.
+    LayerNorm1p,
     /// Over the root mean square, weight only.
     RmsNorm,
 }
@@ -46,7 +48,9 @@ impl Norm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let wide = x.to_dtype(DType::F32)?;
         let centred = match self.kind {
-            NormKind::LayerNorm => wide.broadcast_sub(&wide.mean_keepdim(1)?)?,
+            NormKind::LayerNorm | NormKind::LayerNorm1p => {
+                wide.broadcast_sub(&wide.mean_keepdim(1)?)?
+            }
             NormKind::RmsNorm => wide,
         };
         let variance = centred.sqr()?.mean_keepdim(1)?; // [N, 1]
@@ -75,7 +79,7 @@ impl Norm {
     /// Calls `work` with the numbers, for the kernels.
     pub(crate) fn with_weights<T>(&self, work: impl FnOnce(NormWeights<'_>) -> T) -> Result<T> {
         let epsilon = self.epsilon as f32;
-        let centred = self.kind == NormKind::LayerNorm;
+        let centred = self.kind != NormKind::RmsNorm;
         with_f32(&self.weight, |weight| match &self.bias {
             Some(bias) => with_f32(bias, |bias| {
                 work(NormWeights {

@@ -1,6 +1,106 @@
-//! Where a token stands: T5's relative bias. (Learned positions are a [`super::frozen::FrozenEmbedding`].)
+//! Where a token stands: T5's relative bias and rotation. (Learned positions are a [`super::frozen::FrozenEmbedding`].)
+
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
+
+use super::kernels::rotary::Rotation;
+
+/// What attention must know of a batch's positions beside their order.
+#[derive(Clone, Debug, Default)]
+pub struct BatchPositions {
+    /// Added to scores.
+    pub bias: Option<BatchBias>,
+    /// Turns queries and keys.
+    pub rotation: Option<Arc<Rotation>>,
+}
+
+/// Relative positions of a batch: [heads, 2 · span - 1] and span.
+#[derive(Clone, Debug)]
+pub struct BatchBias {
+    /// [`RelativeBias::distances`] of `span`.
+    pub distances: Arc<Vec<f32>>,
+    /// At least the longest row.
+    pub span: usize,
+}
+
+/// Rotary positions (Su et al. 2021): halves of a head's channels are turned against each other, each pair of channels
+/// with its own frequency, by an angle proportional to the position.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotary {
+    /// Channels of a head that are turned, from the first.
+    pub channels: usize,
+    /// The frequencies are powers of it: 10,000 at first.
+    pub base: f64,
+    /// How a longer context than was trained is made to fit.
+    pub scaling: RotaryScaling,
+}
+
+/// A change of frequencies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RotaryScaling {
+    /// None.
+    None,
+    /// All positions divided by a factor (Chen et al. 2023).
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Low frequencies divided by a factor, high ones left, those between in proportion (Llama 3.1).
+    Llama3 {
+        /// The factor.
+        factor: f64,
+        /// Wavelengths above `trained_positions` over this are divided.
+        low_frequency: f64,
+        /// Wavelengths below `trained_positions` over this are left.
+        high_frequency: f64,
+        /// The context before.
+        trained_positions: usize,
+    },
+}
+
+impl Rotary {
+    /// Radians for each step of a position, for each pair of channels: [channels / 2]. In f32, as the models compute it.
+    pub fn frequencies(&self) -> Vec<f32> {
+        (0..self.channels / 2)
+            .map(|pair| {
+                let exponent = (2 * pair) as f32 / self.channels as f32;
+                self.scaled(1.0 / (self.base as f32).powf(exponent))
+            })
+            .collect()
+    }
+
+    fn scaled(&self, frequency: f32) -> f32 {
+        match self.scaling {
+            RotaryScaling::None => frequency,
+            RotaryScaling::Linear { factor } => frequency / factor as f32,
+            RotaryScaling::Llama3 {
+                factor,
+                low_frequency,
+                high_frequency,
+                trained_positions,
+            } => {
+                let trained = trained_positions as f64;
+                let wavelength = 2.0 * std::f64::consts::PI / f64::from(frequency);
+                if wavelength < trained / high_frequency {
+                    frequency
+                } else if wavelength > trained / low_frequency {
+                    frequency / factor as f32
+                } else {
+                    let share =
+                        (trained / wavelength - low_frequency) / (high_frequency - low_frequency);
+                    let frequency = f64::from(frequency);
+                    ((1.0 - share) * frequency / factor + share * frequency) as f32
+                }
+            }
+        }
+    }
+
+    /// The rotation of packed positions: of each its place within its row, [N].
+    pub fn rotation(&self, positions: &[u32]) -> Rotation {
+        Rotation::new(self.channels, &self.frequencies(), positions)
+    }
+}
 
 /// T5's relative position bias (Raffel et al. 2020, section 2.1): a learned number for each head and bucket of
 /// distances, shared by all layers of a stack.
@@ -35,6 +135,19 @@ impl RelativeBias {
     /// Numbers held.
     pub fn parameter_count(&self) -> usize {
         self.table.len() * self.heads
+    }
+
+    /// The relative bias of every distance in a batch, times `factor`.
+    pub fn of_batch(&self, longest: usize, factor: f64) -> BatchBias {
+        let span = longest.max(1);
+        let mut distances = self.distances(span);
+        for bias in &mut distances {
+            *bias *= factor as f32;
+        }
+        BatchBias {
+            distances: Arc::new(distances),
+            span,
+        }
     }
 
     /// The bias of every head and distance (key position - query position) from `-(span - 1)` to `span - 1`:
@@ -119,6 +232,42 @@ mod tests {
         for (distance, expected) in causal {
             assert_eq!(bucket(distance, false, 32, 128), expected, "{distance}");
         }
+    }
+
+    #[test]
+    fn frequencies_fall_from_one_and_are_scaled_as_llama_3_scales_them() {
+        let mut rotary = Rotary {
+            channels: 8,
+            base: 10_000.0,
+            scaling: RotaryScaling::None,
+        };
+        let near = |found: &[f32], expected: &[f32]| {
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(
+                    (found - expected).abs() < 1e-6 * expected,
+                    "{found} {expected}"
+                );
+            }
+        };
+        near(&rotary.frequencies(), &[1.0, 0.1, 0.01, 0.001]);
+        rotary.scaling = RotaryScaling::Linear { factor: 4.0 };
+        near(&rotary.frequencies(), &[0.25, 0.025, 0.0025, 0.00025]);
+        // transformers' `_compute_llama3_parameters` with factor 8, 1 and 4, and 512 trained positions: wavelengths 6,
+        // 63, 628 and 6283 against 128 and 512, and with 2048 against 512 and 2048, where the third is between.
+        rotary.scaling = RotaryScaling::Llama3 {
+            factor: 8.0,
+            low_frequency: 1.0,
+            high_frequency: 4.0,
+            trained_positions: 512,
+        };
+        near(&rotary.frequencies(), &[1.0, 0.1, 0.00125, 0.000_125]);
+        rotary.scaling = RotaryScaling::Llama3 {
+            factor: 8.0,
+            low_frequency: 1.0,
+            high_frequency: 4.0,
+            trained_positions: 2048,
+        };
+        near(&rotary.frequencies(), &[1.0, 0.1, 0.007_840_189, 0.000_125]);
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! T5, told from top to bottom: an encoder that sees all of its input, a decoder that sees its past and the encoder.
 //!
-//! T5 1.0, T5 1.1 and mT5 (Raffel et al. 2020, Xue et al. 2021) as transformers computes them, without dropout: the
-//! model is frozen. They differ in activation, gate and head, all of which is configuration.
+//! T5 1.0, T5 1.1 and mT5 (Raffel et al. 2020, Xue et al. 2021) as transformers computes them, and the T5 that NeMo
+//! trains, with LayerNorm, biases, learned or relative positions and stacks of different sizes: all configuration.
+//! There is no dropout: the model is frozen.
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 
-use super::attention::{BatchBias, CrossAttention, HeadLayout, SelfAttention};
-use super::config::T5Config;
+use super::attention::{BatchPositions, CrossAttention, HeadLayout, SelfAttention};
+use super::config::{StackConfig, StackPositions, T5Config};
 use super::feed_forward::FeedForward;
 use super::frozen::{FrozenEmbedding, FrozenLinear, WeightLayout};
 use super::head::Head;
-use super::norm::{Norm, NormKind};
+use super::norm::Norm;
 use super::ops::Engine;
 use super::position::RelativeBias;
 use super::rows::Rows;
@@ -25,6 +26,8 @@ pub struct T5 {
     /// Sizes and variants.
     pub config: T5Config,
     pub(crate) tokens: FrozenEmbedding,
+    /// None where the decoder reads `tokens`.
+    decoder_tokens: Option<FrozenEmbedding>,
     pub(crate) encoder: Encoder,
     pub(crate) decoder: Decoder,
     pub(crate) head: Head,
@@ -33,7 +36,7 @@ pub struct T5 {
 #[derive(Clone, Debug)]
 pub(crate) struct Encoder {
     pub(crate) layers: Vec<EncoderLayer>,
-    pub(crate) bias: RelativeBias,
+    pub(crate) positions: Positions,
     pub(crate) norm: Norm,
 }
 
@@ -46,7 +49,7 @@ pub(crate) struct EncoderLayer {
 #[derive(Clone, Debug)]
 pub(crate) struct Decoder {
     pub(crate) layers: Vec<DecoderLayer>,
-    pub(crate) bias: RelativeBias,
+    pub(crate) positions: Positions,
     pub(crate) norm: Norm,
 }
 
@@ -57,48 +60,127 @@ pub(crate) struct DecoderLayer {
     pub(crate) feed_forward: FeedForward,
 }
 
+/// How a stack knows where tokens stand.
+#[derive(Clone, Debug)]
+pub(crate) enum Positions {
+    /// A vector for each position, added to the embedding.
+    Learned(FrozenEmbedding),
+    /// A bias of scores, in every layer the same or multiplied by its number.
+    Relative {
+        bias: RelativeBias,
+        scaled_by_layer: bool,
+    },
+}
+
+impl Positions {
+    fn load(stack: &str, sizes: &StackConfig, weights: &Weights<'_>) -> Result<Self> {
+        Ok(match sizes.positions {
+            StackPositions::Learned { .. } => Self::Learned(FrozenEmbedding::new(
+                weights.get(&format!("{stack}.positions"))?,
+            )?),
+            StackPositions::Relative { max_distance, .. } => Self::Relative {
+                bias: RelativeBias::new(
+                    &weights.get(&format!("{stack}.relative_bias"))?,
+                    stack == "encoder",
+                    max_distance,
+                )?,
+                scaled_by_layer: sizes.scale_bias_by_layer,
+            },
+        })
+    }
+
+    /// Embeddings [N, H] with learned positions added, where the stack has them.
+    pub(crate) fn place(&self, embeddings: &Tensor, positions: &[u32]) -> Result<Tensor> {
+        let Self::Learned(table) = self else {
+            return Ok(embeddings.clone());
+        };
+        let longest = positions.iter().max().map_or(0, |&last| last as usize + 1);
+        ensure!(
+            longest <= table.count(),
+            "a row of {longest} positions is longer than the {} that this model has learned",
+            table.count()
+        );
+        let learned = table.lookup(positions)?; // [N, H]
+        Ok((embeddings + learned.to_dtype(embeddings.dtype())?)?)
+    }
+
+    /// For each layer what its attention must know of rows up to `longest`.
+    pub(crate) fn of_layers(&self, layers: usize, longest: usize) -> Vec<BatchPositions> {
+        match self {
+            Self::Learned(_) => vec![BatchPositions::default(); layers],
+            Self::Relative {
+                bias,
+                scaled_by_layer,
+            } => {
+                let with_factor = |factor: f64| BatchPositions {
+                    bias: Some(bias.of_batch(longest, factor)),
+                    rotation: None,
+                };
+                if *scaled_by_layer {
+                    return (1..=layers)
+                        .map(|layer| with_factor(layer as f64))
+                        .collect();
+                }
+                vec![with_factor(1.0); layers]
+            }
+        }
+    }
+
+    fn parameter_count(&self) -> usize {
+        match self {
+            Self::Learned(table) => table.table().elem_count(),
+            Self::Relative { bias, .. } => bias.parameter_count(),
+        }
+    }
+}
+
 impl T5 {
     /// Takes the parameters out of `weights`.
     ///
     /// # Errors
     /// Where a tensor cannot be read.
     pub fn load(config: T5Config, weights: &Weights<'_>) -> Result<Self> {
-        let parts = Parts {
-            config: &config,
+        let parts = |stack| Parts {
+            stack: config.stack(stack),
+            name: stack,
             weights,
         };
-        let tokens = FrozenEmbedding::new(weights.get("tokens")?)?;
-        let head = if config.tied_head {
-            tokens.table().clone()
+        let tokens = FrozenEmbedding::new(weights.get("encoder.tokens")?)?;
+        let decoder_tokens = weights.optional("decoder.tokens")?;
+        let decoder_tokens = decoder_tokens.map(FrozenEmbedding::new).transpose()?;
+        let projection = if config.tied_head {
+            let table = decoder_tokens.as_ref().unwrap_or(&tokens).table().clone();
+            let bias = weights.optional("head.bias")?;
+            FrozenLinear::new(table, bias, WeightLayout::OutIn)?
         } else {
-            weights.get("head")?
+            weights.linear("head")?
         };
+        let encoder = parts("encoder");
         let encoder = Encoder {
-            layers: (0..config.encoder_layers)
+            layers: (0..config.encoder.layers)
                 .map(|layer| {
-                    let path = format!("encoder.{layer}");
                     Ok(EncoderLayer {
-                        attention: parts.self_attention(&path, false)?,
-                        feed_forward: parts.feed_forward(&path)?,
+                        attention: encoder.self_attention(layer, false)?,
+                        feed_forward: encoder.feed_forward(layer)?,
                     })
                 })
                 .collect::<Result<_>>()?,
-            bias: parts.relative_bias("encoder", true)?,
-            norm: parts.norm("encoder.norm")?,
+            positions: Positions::load("encoder", &config.encoder, weights)?,
+            norm: encoder.norm("norm")?,
         };
+        let decoder = parts("decoder");
         let decoder = Decoder {
-            layers: (0..config.decoder_layers)
+            layers: (0..config.decoder.layers)
                 .map(|layer| {
-                    let path = format!("decoder.{layer}");
                     Ok(DecoderLayer {
-                        attention: parts.self_attention(&path, true)?,
-                        cross_attention: parts.cross_attention(&path)?,
-                        feed_forward: parts.feed_forward(&path)?,
+                        attention: decoder.self_attention(layer, true)?,
+                        cross_attention: decoder.cross_attention(layer)?,
+                        feed_forward: decoder.feed_forward(layer)?,
                     })
                 })
                 .collect::<Result<_>>()?,
-            bias: parts.relative_bias("decoder", false)?,
-            norm: parts.norm("decoder.norm")?,
+            positions: Positions::load("decoder", &config.decoder, weights)?,
+            norm: decoder.norm("norm")?,
         };
         let scale = if config.scale_decoder_output {
             (config.hidden_size as f64).powf(-0.5)
@@ -107,12 +189,10 @@ impl T5 {
         };
         Ok(Self {
             tokens,
+            decoder_tokens,
             encoder,
             decoder,
-            head: Head {
-                projection: FrozenLinear::new(head, None, WeightLayout::OutIn)?,
-                scale,
-            },
+            head: Head { projection, scale },
             config,
         })
     }
@@ -120,16 +200,19 @@ impl T5 {
     /// The encoder's output, after its norm: embeddings [N, H] -> [N, H].
     ///
     /// # Errors
-    /// Where sizes do not fit.
+    /// Where sizes do not fit, or a row is longer than the learned positions.
     pub fn encode(&self, embeddings: &Tensor, rows: &Arc<Rows>, engine: Engine) -> Result<Tensor> {
         rows.check("the encoder's input", embeddings.dims2()?.0)?;
-        let bias = batch_bias(&self.encoder.bias, rows);
-        let mut x = embeddings.clone(); // [N, H]
-        for layer in &self.encoder.layers {
-            x = layer.attention.forward(&x, rows, Some(&bias), engine)?;
+        let stack = &self.encoder;
+        let mut x = stack.positions.place(embeddings, &rows.positions())?; // [N, H]
+        let positions = stack
+            .positions
+            .of_layers(stack.layers.len(), rows.longest());
+        for (layer, positions) in stack.layers.iter().zip(&positions) {
+            x = layer.attention.forward(&x, rows, positions, engine)?;
             x = layer.feed_forward.forward(&x, engine)?;
         }
-        Ok(self.encoder.norm.apply(&x, engine)?)
+        Ok(stack.norm.apply(&x, engine)?)
     }
 
     /// The decoder's states before its final norm: ids of packed rows, one for each row of `memory` [N, H] -> [M, H].
@@ -145,22 +228,49 @@ impl T5 {
         engine: Engine,
     ) -> Result<Tensor> {
         rows.check("the decoder's input", ids.len())?;
-        anyhow::ensure!(
+        ensure!(
             rows.count() == memory_rows.count(),
             "the decoder has {} rows and the encoder {}",
             rows.count(),
             memory_rows.count()
         );
-        let bias = batch_bias(&self.decoder.bias, rows);
-        let mut x = self.tokens.lookup(ids)?.to_dtype(memory.dtype())?; // [M, H]
-        for layer in &self.decoder.layers {
-            x = layer.attention.forward(&x, rows, Some(&bias), engine)?;
+        let stack = &self.decoder;
+        let mut x = self
+            .embed_decoder(ids, &rows.positions())?
+            .to_dtype(memory.dtype())?; // [M, H]
+        let positions = stack
+            .positions
+            .of_layers(stack.layers.len(), rows.longest());
+        for (layer, positions) in stack.layers.iter().zip(&positions) {
+            x = layer.attention.forward(&x, rows, positions, engine)?;
             x = layer
                 .cross_attention
                 .forward(&x, rows, memory, memory_rows, engine)?;
             x = layer.feed_forward.forward(&x, engine)?;
         }
         Ok(x)
+    }
+
+    /// What enters the decoder for ids at these places of their rows: [M] -> [M, H].
+    pub(crate) fn embed_decoder(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
+        let table = self.decoder_tokens.as_ref().unwrap_or(&self.tokens);
+        self.decoder.positions.place(&table.lookup(ids)?, positions)
+    }
+
+    /// Longest row of the encoder, where positions are learned.
+    pub fn max_positions(&self) -> Option<usize> {
+        match self.config.encoder.positions {
+            StackPositions::Learned { count } => Some(count),
+            StackPositions::Relative { .. } => None,
+        }
+    }
+
+    /// Longest row of the decoder, where positions are learned.
+    pub fn max_decoder_positions(&self) -> Option<usize> {
+        match self.config.decoder.positions {
+            StackPositions::Learned { count } => Some(count),
+            StackPositions::Relative { .. } => None,
+        }
     }
 
     /// Device of the weights.
@@ -170,11 +280,11 @@ impl T5 {
 
     /// Numbers held; a tied head counts once.
     pub fn parameter_count(&self) -> usize {
-        let head = if self.config.tied_head {
-            0
-        } else {
-            self.head.projection.parameter_count()
-        };
+        let mut head = self.head.projection.parameter_count();
+        if self.config.tied_head {
+            head -= self.tokens.table().elem_count();
+        }
+        let decoder_tokens = self.decoder_tokens.as_ref();
         let encoder: usize = self
             .encoder
             .layers
@@ -192,112 +302,80 @@ impl T5 {
             })
             .sum();
         self.tokens.table().elem_count()
+            + decoder_tokens.map_or(0, |table| table.table().elem_count())
             + encoder
-            + self.encoder.bias.parameter_count()
+            + self.encoder.positions.parameter_count()
             + self.encoder.norm.parameter_count()
             + decoder
-            + self.decoder.bias.parameter_count()
+            + self.decoder.positions.parameter_count()
             + self.decoder.norm.parameter_count()
             + head
     }
 }
 
-/// The relative bias of every distance in a batch.
-fn batch_bias(bias: &RelativeBias, rows: &Rows) -> BatchBias {
-    let span = rows.longest().max(1);
-    BatchBias {
-        distances: Arc::new(bias.distances(span)),
-        span,
-    }
-}
-
-/// Builds sub-layers from the checkpoint's tensors.
+/// Builds sub-layers of a stack from the checkpoint's tensors.
 struct Parts<'a> {
-    config: &'a T5Config,
+    stack: &'a StackConfig,
+    name: &'a str,
     weights: &'a Weights<'a>,
 }
 
 impl Parts<'_> {
     fn norm(&self, path: &str) -> Result<Norm> {
-        Ok(Norm::new(
-            NormKind::RmsNorm,
-            self.weights.get(path)?,
-            None,
-            self.config.norm_epsilon,
-        ))
+        let path = format!("{}.{path}", self.name);
+        self.weights
+            .norm(&path, self.stack.norm, self.stack.norm_epsilon)
     }
 
     fn linear(&self, path: &str) -> Result<FrozenLinear> {
-        Ok(FrozenLinear::new(
-            self.weights.get(path)?,
-            None,
-            WeightLayout::OutIn,
-        )?)
+        self.weights.linear(&format!("{}.{path}", self.name))
     }
 
-    /// Projections of one input, side by side.
-    fn stacked(&self, path: &str, names: &[&str]) -> Result<FrozenLinear> {
-        let weights = names
-            .iter()
-            .map(|name| self.weights.get(&format!("{path}.{name}")))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(FrozenLinear::stacked(&weights, WeightLayout::OutIn)?)
-    }
-
-    /// T5 does not scale its scores: the initialisation of its weights does.
     fn layout(&self, causal: bool) -> HeadLayout {
         HeadLayout {
-            heads: self.config.heads,
-            key_value_heads: self.config.heads,
-            head_size: self.config.head_size,
-            scale: 1.0,
+            heads: self.stack.heads,
+            key_value_heads: self.stack.heads,
+            head_size: self.stack.head_size,
+            scale: if self.stack.scale_scores {
+                (self.stack.head_size as f64).powf(-0.5)
+            } else {
+                1.0
+            },
             causal,
         }
     }
 
-    fn self_attention(&self, path: &str, causal: bool) -> Result<SelfAttention> {
-        let path = format!("{path}.self_attention");
+    fn self_attention(&self, layer: usize, causal: bool) -> Result<SelfAttention> {
+        let path = |rest: &str| format!("{layer}.self_attention.{rest}");
         Ok(SelfAttention {
-            norm: self.norm(&format!("{path}.norm"))?,
-            query_key_value: self.stacked(&path, &["query", "key", "value"])?,
-            output: self.linear(&format!("{path}.output"))?,
+            norm: self.norm(&path("norm"))?,
+            query_key_value: self.linear(&path("query_key_value"))?,
+            output: self.linear(&path("output"))?,
             layout: self.layout(causal),
+            residual: true,
         })
     }
 
-    fn cross_attention(&self, path: &str) -> Result<CrossAttention> {
-        let path = format!("{path}.cross_attention");
+    fn cross_attention(&self, layer: usize) -> Result<CrossAttention> {
+        let path = |rest: &str| format!("{layer}.cross_attention.{rest}");
         Ok(CrossAttention {
-            norm: self.norm(&format!("{path}.norm"))?,
-            query: self.linear(&format!("{path}.query"))?,
-            key_value: self.stacked(&path, &["key", "value"])?,
-            output: self.linear(&format!("{path}.output"))?,
+            norm: self.norm(&path("norm"))?,
+            query: self.linear(&path("query"))?,
+            key_value: self.linear(&path("key_value"))?,
+            output: self.linear(&path("output"))?,
             layout: self.layout(false),
         })
     }
 
-    fn feed_forward(&self, path: &str) -> Result<FeedForward> {
-        let path = format!("{path}.feed_forward");
-        let inner: &[&str] = if self.config.gated {
-            &["gate", "value"]
-        } else {
-            &["value"]
-        };
+    fn feed_forward(&self, layer: usize) -> Result<FeedForward> {
+        let path = |rest: &str| format!("{layer}.feed_forward.{rest}");
         Ok(FeedForward {
-            norm: self.norm(&format!("{path}.norm"))?,
-            up: self.stacked(&path, inner)?,
-            down: self.linear(&format!("{path}.down"))?,
-            activation: self.config.activation,
-            gated: self.config.gated,
+            norm: self.norm(&path("norm"))?,
+            up: self.linear(&path("up"))?,
+            down: self.linear(&path("down"))?,
+            activation: self.stack.activation,
+            gated: self.stack.gated,
+            residual: true,
         })
-    }
-
-    fn relative_bias(&self, stack: &str, bidirectional: bool) -> Result<RelativeBias> {
-        let table = self.weights.get(&format!("{stack}.relative_bias"))?;
-        Ok(RelativeBias::new(
-            &table,
-            bidirectional,
-            self.config.relative_max_distance,
-        )?)
     }
 }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 
-use super::names::NameTable;
+use super::frozen::{FrozenLinear, WeightLayout};
+use super::names::{NameTable, Slot, Stored};
+use super::norm::{Norm, NormKind};
 use crate::diag::{Diagnostic, Location};
 use crate::tensors::TensorSource;
 
@@ -15,8 +17,8 @@ const SHOWN: usize = 10;
 /// Tensors of a checkpoint under the model's own parameter paths.
 pub struct Weights<'a> {
     source: &'a dyn TensorSource,
-    /// Parameter path -> key of the checkpoint.
-    keys: BTreeMap<String, String>,
+    /// By parameter path: its parts' keys in the checkpoint, and how its numbers lie.
+    parameters: BTreeMap<String, (Vec<String>, Stored)>,
     dtype: Option<DType>,
     device: Device,
 }
@@ -34,27 +36,37 @@ impl<'a> Weights<'a> {
         dtype: Option<DType>,
         device: &Device,
     ) -> Result<Self, Box<Diagnostic>> {
-        let mut keys = BTreeMap::new();
+        let mut parameters = BTreeMap::new();
         let mut used = BTreeSet::new();
         let mut missing = vec![];
         let mut misshaped = vec![];
-        for slot in &table.slots {
-            let found = slot
-                .keys
-                .iter()
-                .find_map(|key| source.info(key).map(|info| (key, info)));
-            let Some((key, info)) = found else {
-                missing.push(format!("`{}` {:?}", slot.keys[0], slot.shape));
-                continue;
-            };
-            if info.shape != slot.shape {
-                misshaped.push(format!(
-                    "`{key}`: found {:?}, expected {:?} from the configuration",
-                    info.shape, slot.shape
-                ));
+        for Slot {
+            path,
+            parts,
+            stored,
+            ..
+        } in &table.slots
+        {
+            let mut keys = vec![];
+            for part in parts {
+                let found = part
+                    .keys
+                    .iter()
+                    .find_map(|key| source.info(key).map(|info| (key, info)));
+                let Some((key, info)) = found else {
+                    missing.push(format!("`{}` {:?}", part.keys[0], part.shape));
+                    continue;
+                };
+                if info.shape != part.shape {
+                    misshaped.push(format!(
+                        "`{key}`: found {:?}, expected {:?} from the configuration",
+                        info.shape, part.shape
+                    ));
+                }
+                used.extend(part.keys.iter().cloned());
+                keys.push(key.clone());
             }
-            used.extend(slot.keys.iter().cloned());
-            keys.insert(slot.path.clone(), key.clone());
+            parameters.insert(path.clone(), (keys, stored.clone()));
         }
         let unknown: Vec<String> = source
             .names()
@@ -65,7 +77,7 @@ impl<'a> Weights<'a> {
         if missing.is_empty() && misshaped.is_empty() && unknown.is_empty() {
             return Ok(Self {
                 source,
-                keys,
+                parameters,
                 dtype,
                 device: device.clone(),
             });
@@ -92,31 +104,108 @@ impl<'a> Weights<'a> {
             }
         }
         Err(Box::new(diagnostic.hint(
-            "check that config.json belongs to these weights, and that they are of a whole model",
+            "check that the configuration belongs to these weights, and that they are of a whole model",
         )))
     }
 
-    /// Whether the checkpoint has an optional parameter.
+    /// Whether the model of this configuration has an optional parameter.
     pub fn has(&self, path: &str) -> bool {
-        self.keys.contains_key(path)
+        self.parameters.contains_key(path)
     }
 
-    /// The parameter at `path`, in the type and on the device of the model.
+    /// The parameter at `path`, in the type and on the device of the model. A linear weight is [out, in].
     ///
     /// # Errors
     /// Where it cannot be read.
     pub fn get(&self, path: &str) -> Result<Tensor> {
-        let key = self
-            .keys
+        let (tensor, stored) = self.stored(path)?;
+        Ok(match stored {
+            Stored::InOut => tensor.t()?,
+            _ => tensor,
+        })
+    }
+
+    /// The linear layer `path.weight`, with `path.bias` where the model has one.
+    ///
+    /// # Errors
+    /// Where one of them cannot be read.
+    pub fn linear(&self, path: &str) -> Result<FrozenLinear> {
+        let (weight, stored) = self.stored(&format!("{path}.weight"))?;
+        let layout = match stored {
+            Stored::InOut => WeightLayout::InOut,
+            _ => WeightLayout::OutIn,
+        };
+        Ok(FrozenLinear::new(
+            weight,
+            self.optional(&format!("{path}.bias"))?,
+            layout,
+        )?)
+    }
+
+    /// The norm `path.weight`, with `path.bias` where it has one.
+    ///
+    /// # Errors
+    /// Where one of them cannot be read.
+    pub fn norm(&self, path: &str, kind: NormKind, epsilon: f64) -> Result<Norm> {
+        Ok(Norm::new(
+            kind,
+            self.get(&format!("{path}.weight"))?,
+            self.optional(&format!("{path}.bias"))?,
+            epsilon,
+        ))
+    }
+
+    /// The parameter at `path`, where the model has it.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn optional(&self, path: &str) -> Result<Option<Tensor>> {
+        self.has(path).then(|| self.get(path)).transpose()
+    }
+
+    /// The parameter in one piece and in the model's order, but for what a linear layer can use as it lies.
+    fn stored(&self, path: &str) -> Result<(Tensor, &Stored)> {
+        let (keys, stored) = self
+            .parameters
             .get(path)
             .with_context(|| format!("parameter `{path}` is not in the table of names"))?;
-        let tensor = self.source.load(key, &self.device)?;
+        let parts = keys
+            .iter()
+            .map(|key| Ok(self.source.load(key, &self.device)?))
+            .collect::<Result<Vec<_>>>()?;
+        let whole = match parts.as_slice() {
+            [only] => only.clone(),
+            _ if *stored == Stored::InOut => Tensor::cat(&parts, 1)?,
+            _ => Tensor::cat(&parts, 0)?,
+        };
         let dtype = self.dtype.unwrap_or(match self.device {
             Device::Cpu => DType::F32,
-            _ => tensor.dtype(),
+            _ => whole.dtype(),
         });
-        Ok(tensor.to_dtype(dtype)?)
+        let tensor = match stored {
+            Stored::Plain | Stored::InOut => whole,
+            // Added in f32: in half precision the sum would lose what storing the difference saved.
+            Stored::LessOne => (whole.to_dtype(DType::F32)? + 1.0)?,
+            Stored::Interleaved { groups, widths } => in_order(&whole, *groups, widths)?,
+        };
+        Ok((tensor.to_dtype(dtype)?, stored))
     }
+}
+
+/// Output rows of several projections, sorted by projection: see [`Stored::Interleaved`].
+fn in_order(rows: &Tensor, groups: usize, widths: &[usize]) -> candle_core::Result<Tensor> {
+    let all: usize = widths.iter().sum();
+    let mut shape = vec![groups, all];
+    shape.extend(&rows.dims()[1..]);
+    let grouped = rows.reshape(shape)?; // [groups, rows, …]
+    let mut start = 0;
+    let mut projections = vec![];
+    for &width in widths {
+        let projection = grouped.narrow(1, start, width)?.contiguous()?; // [groups, width, …]
+        projections.push(projection.flatten(0, 1)?);
+        start += width;
+    }
+    Tensor::cat(&projections, 0)
 }
 
 fn count(number: usize) -> String {
@@ -129,7 +218,7 @@ fn count(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::names::Slot;
+    use crate::model::names::{Linear, Split};
     use crate::tensors::InMemory;
 
     #[test]
@@ -140,14 +229,9 @@ mod tests {
             ("stranger".to_owned(), zeros((1, 1))),
             ("buffer.mask".to_owned(), zeros((1, 1))),
         ]);
-        let table = NameTable {
-            architecture: "toy",
-            slots: vec![
-                Slot::new("a", "first", &[3, 2]),
-                Slot::new("b", "second", &[4]),
-            ],
-            ignored: vec!["buffer."],
-        };
+        let mut table = NameTable::new("toy", &["buffer."]);
+        table.add("a", "first", &[3, 2]);
+        table.add("b", "second", &[4]);
         let error = Weights::bind(&source, &table, None, &Device::Cpu)
             .err()
             .unwrap();
@@ -166,5 +250,45 @@ mod tests {
         );
         assert!(!text.contains("buffer.mask"), "{text}");
         assert!(text.contains("tensors in memory"), "{text}");
+    }
+
+    #[test]
+    fn parts_are_stacked_sorted_by_projection_and_made_whole() {
+        let column = |from: f32, rows: usize| {
+            let rows: Vec<f32> = (0..rows).map(|row| from + row as f32).collect();
+            let count = rows.len();
+            Tensor::from_vec(rows, (count, 1), &Device::Cpu).unwrap()
+        };
+        let source = InMemory::new([
+            ("one".to_owned(), column(0.0, 2)),
+            ("two".to_owned(), column(10.0, 1)),
+            ("heads".to_owned(), column(0.0, 8)),
+            ("norm".to_owned(), column(0.0, 2).flatten_all().unwrap()),
+        ]);
+        let mut table = NameTable::new("toy", &[]);
+        table.linear(&Linear {
+            path: "stacked",
+            keys: &["one".to_owned(), "absent|two".to_owned()],
+            outputs: &[2, 1],
+            inputs: 1,
+            bias: false,
+            stored: Stored::Plain,
+            split: Split::Replicated,
+        });
+        // Two groups of two queries, a key and a value.
+        table.add("heads", "heads", &[8, 1]).stored = Stored::Interleaved {
+            groups: 2,
+            widths: vec![2, 1, 1],
+        };
+        table.add("norm", "norm", &[2]).stored = Stored::LessOne;
+        let weights = Weights::bind(&source, &table, None, &Device::Cpu).unwrap();
+        let numbers = |path: &str| -> Vec<f32> {
+            let tensor = weights.get(path).unwrap();
+            tensor.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        assert_eq!(numbers("stacked.weight"), [0.0, 1.0, 10.0]);
+        assert_eq!(numbers("heads"), [0.0, 1.0, 4.0, 5.0, 2.0, 6.0, 3.0, 7.0]);
+        assert_eq!(numbers("norm"), [1.0, 2.0]);
+        assert!(weights.optional("stacked.bias").unwrap().is_none());
     }
 }

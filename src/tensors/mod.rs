@@ -4,7 +4,9 @@
 //! ([`safetensors`]), or a map in memory ([`InMemory`]). Loading is lazy: a name is looked up in a header, and bytes
 //! are touched when the tensor is asked for.
 
+pub mod megatron;
 pub mod nemo;
+pub mod nemo_files;
 pub mod safetensors;
 pub mod torch;
 

@@ -14,7 +14,7 @@ pub const CONFIG_MEMBER: &str = "model_config.yaml";
 /// Name of the weights inside the archive.
 pub const WEIGHTS_MEMBER: &str = "model_weights.ckpt";
 /// A gzip archive may grow to this many times its size, so that a small file cannot fill the memory.
-const MAX_GZIP_GROWTH: u64 = 64;
+pub(super) const MAX_GZIP_GROWTH: u64 = 64;
 
 /// Why an archive cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +174,7 @@ fn read_tar(path: &Path) -> Result<(Vec<u8>, Vec<u8>), NemoError> {
 }
 
 /// A member's name without `./`; `None` where it is absolute or climbs with `..`.
-fn plain_name(path: &Path) -> Option<String> {
+pub(super) fn plain_name(path: &Path) -> Option<String> {
     let mut parts = vec![];
     for component in path.components() {
         match component {

@@ -9,6 +9,8 @@ use crate::data::dataset::Architecture;
 use crate::diag::Diagnostic;
 use crate::model::{LanguageModel, LoadOptions};
 use crate::quickstart;
+use crate::tensors::nemo::CONFIG_MEMBER;
+use crate::tensors::nemo_files::NemoFiles;
 use crate::tokenize::Tokenizer;
 
 /// A loaded base model.
@@ -17,10 +19,43 @@ pub(super) struct FrozenModel {
     pub(super) model: LanguageModel,
     /// Its tokenizer.
     pub(super) tokenizer: Tokenizer,
+    /// How a T5's rows were written in its pretraining.
+    pub(super) habits: Habits,
+}
+
+/// What a T5 expects around its rows, where the configuration leaves it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Habits {
+    /// The decoder starts with the padding token, not with BOS.
+    pub(super) decoder_starts_with_pad: bool,
+    /// `<extra_id_0>` ends the input and begins the answer.
+    pub(super) sentinel: bool,
+}
+
+impl Habits {
+    /// T5 of Hugging Face: the decoder starts with the padding token, and fine-tuning leaves the sentinels out.
+    const HUGGING_FACE: Self = Self {
+        decoder_starts_with_pad: true,
+        sentinel: false,
+    };
+
+    /// A T5 that NeMo trained starts with BOS and answers behind a sentinel. One that was converted from Hugging Face
+    /// keeps its ways; its tokenizer's section tells it apart.
+    fn of_nemo(files: &NemoFiles) -> Self {
+        let text = files.read_text(CONFIG_MEMBER).unwrap_or_default();
+        let config: serde_yaml::Value = serde_yaml::from_str(&text).unwrap_or_default();
+        if config["tokenizer"]["add_sentinel_tokens_first"] == serde_yaml::Value::Bool(true) {
+            return Self::HUGGING_FACE;
+        }
+        Self {
+            decoder_starts_with_pad: false,
+            sentinel: true,
+        }
+    }
 }
 
 impl FrozenModel {
-    /// Loads the model at `path`: a Hugging Face folder, or `builtin:quickstart`.
+    /// Loads the model at `path`: a `.nemo` or the folder of one, a Hugging Face folder, or `builtin:quickstart`.
     ///
     /// `tokenizer_path` replaces the tokenizer that comes with the model.
     pub(super) fn load(
@@ -30,20 +65,32 @@ impl FrozenModel {
         device: &Device,
     ) -> Result<Self> {
         let started = std::time::Instant::now();
-        // Keeps the unpacked built-in model alive until it is read.
-        let (_unpacked, folder) = resolve(path)?;
         let options = LoadOptions {
             dtype: Some(dtype),
             device: device.clone(),
         };
-        let model = LanguageModel::from_hugging_face(&folder, &options)
-            .with_context(|| format!("loading the frozen model from {}", path.display()))?;
-        let tokenizer = match tokenizer_path {
-            Some(file) if file.is_dir() => Tokenizer::from_folder(file),
-            Some(file) => Tokenizer::from_file(file),
-            None => Tokenizer::from_folder(&folder),
-        }
-        .with_context(|| format!("loading the tokenizer of {}", path.display()))?;
+        let loading = || format!("loading the frozen model from {}", path.display());
+        let (model, tokenizer, habits) = match resolve(path)? {
+            Base::HuggingFace(folder) => {
+                let model = LanguageModel::from_hugging_face(folder.path(), &options)
+                    .with_context(loading)?;
+                let tokenizer = match tokenizer_path {
+                    Some(given) => tokenizer_at(given),
+                    None => Tokenizer::from_folder(folder.path()),
+                };
+                (model, tokenizer, Habits::HUGGING_FACE)
+            }
+            Base::Nemo(files) => {
+                let model = LanguageModel::from_nemo(&files, &options).with_context(loading)?;
+                let tokenizer = match tokenizer_path {
+                    Some(given) => tokenizer_at(given),
+                    None => tokenizer_of(&files),
+                };
+                (model, tokenizer, Habits::of_nemo(&files))
+            }
+        };
+        let tokenizer =
+            tokenizer.with_context(|| format!("loading the tokenizer of {}", path.display()))?;
         tracing::info!(
             "frozen model: {} with {:.1} M parameters from {} in {:.1} s",
             match model {
@@ -54,7 +101,11 @@ impl FrozenModel {
             path.display(),
             started.elapsed().as_secs_f64()
         );
-        Ok(Self { model, tokenizer })
+        Ok(Self {
+            model,
+            tokenizer,
+            habits,
+        })
     }
 
     /// Its shape.
@@ -71,30 +122,73 @@ impl FrozenModel {
     }
 }
 
-fn resolve(path: &Path) -> Result<(Option<tempfile::TempDir>, PathBuf)> {
+/// What a path is the base model of.
+enum Base {
+    HuggingFace(Folder),
+    Nemo(NemoFiles),
+}
+
+/// A folder, and where it is only unpacked for us, what keeps it alive.
+enum Folder {
+    Theirs(PathBuf),
+    Unpacked(tempfile::TempDir),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Theirs(path) => path,
+            Self::Unpacked(folder) => folder.path(),
+        }
+    }
+}
+
+fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
+    if path.is_dir() {
+        Tokenizer::from_folder(path)
+    } else {
+        Tokenizer::from_file(path)
+    }
+}
+
+/// The tokenizer inside of an archive.
+fn tokenizer_of(files: &NemoFiles) -> Result<Tokenizer> {
+    if files.path().is_dir() && files.contains("tokenizer.json") {
+        return Tokenizer::from_folder(files.path());
+    }
+    Err(Diagnostic::configuration(format!(
+        "the tokenizer in {} is not of a kind that is read here yet",
+        files.path().display()
+    ))
+    .note("expected a `tokenizer.json` of the same vocabulary")
+    .hint("prompt_learning.model.tokenizer_path=/path/to/tokenizer.json")
+    .into())
+}
+
+fn resolve(path: &Path) -> Result<Base> {
     if quickstart::is_builtin(path) {
         let folder = quickstart::unpack_model(path)?;
-        let path = folder.path().to_owned();
-        return Ok((Some(folder), path));
+        return Ok(Base::HuggingFace(Folder::Unpacked(folder)));
+    }
+    if path.join("config.json").is_file() {
+        return Ok(Base::HuggingFace(Folder::Theirs(path.to_owned())));
     }
     let refuse = |found: &str| {
         Diagnostic::configuration(format!("`language_model_path` {found}: {}", path.display()))
-            .note("expected a Hugging Face folder with config.json, tokenizer.json and model.safetensors")
-            .hint("prompt_learning.model.language_model_path=/path/to/the/folder")
+            .note("expected a `.nemo` base model, or a Hugging Face folder with config.json, tokenizer.json and model.safetensors")
+            .hint("prompt_learning.model.language_model_path=/path/to/model.nemo")
     };
-    if path.join("config.json").is_file() {
-        return Ok((None, path.to_owned()));
+    if !path.exists() {
+        return Err(refuse("does not exist").into());
     }
-    Err(if !path.exists() {
-        refuse("does not exist")
-    } else if path.extension().is_some_and(|end| end == "nemo")
-        || path.join("model_config.yaml").is_file()
-    {
-        refuse("is a NeMo checkpoint, which this version does not read yet")
-    } else if path.is_file() {
-        refuse("is a file")
+    if NemoFiles::is_nemo(path) {
+        let files = NemoFiles::open(path).map_err(|error| Diagnostic::job(error.to_string()))?;
+        return Ok(Base::Nemo(files));
+    }
+    Err(if path.is_file() {
+        refuse("is a file and no .nemo")
     } else {
-        refuse("has no config.json")
+        refuse("has neither config.json nor model_config.yaml")
     }
     .into())
 }

@@ -15,8 +15,9 @@ use crate::schema::DataSection;
 
 /// Settings of a data set for `frozen`.
 ///
-/// Keys that are null follow the checkpoint: Hugging Face T5 models start decoding with the pad token, end answers with
-/// EOS and saw no sentinel around an answer in fine-tuning; T5's relative positions set no limit to a row's length.
+/// Keys that are null follow the checkpoint: a T5 of Hugging Face starts to write with the pad token and knows no
+/// sentinel around an answer, one of NeMo's starts with BOS and a sentinel; both end answers with EOS. Relative
+/// positions set no limit to a row's length.
 pub(super) fn dataset_options(
     frozen: &FrozenModel,
     data: &DataSection,
@@ -35,9 +36,11 @@ pub(super) fn dataset_options(
         min_seq_length: data.min_seq_length,
         add_bos: data.add_bos,
         add_eos: data.add_eos,
-        decoder_starts_with_pad: data.decoder_starts_with_pad.unwrap_or(true),
+        decoder_starts_with_pad: data
+            .decoder_starts_with_pad
+            .unwrap_or(frozen.habits.decoder_starts_with_pad),
         add_eos_to_decoder_output: data.add_eos_to_decoder_output.unwrap_or(true),
-        add_sentinel_to_input: data.add_sentinel_to_input.unwrap_or(false),
+        add_sentinel_to_input: data.add_sentinel_to_input.unwrap_or(frozen.habits.sentinel),
         ul2_prompt_token: data.ul2_prompt_token.clone(),
         pseudo_token_ids_start: frozen.pseudo_token_ids_start(),
     }

@@ -1,12 +1,12 @@
-//! Parity with reference numbers of tiny models, made by transformers.
+//! Parity with reference numbers of tiny models: by transformers, and for NeMo by a NumPy program of its own.
 //!
 //! `PTUNE_GOLDEN=DIR cargo test --release --test golden -- --nocapture` runs every folder of DIR that has
-//! `config.json`, `model.safetensors` and `golden.safetensors`: `input_ids` [B,T] padded on the right,
+//! `golden.safetensors` beside a Hugging Face checkpoint or a `model.nemo`: `input_ids` [B,T] padded on the right,
 //! `attention_mask`, `labels` (the decoder's for a T5; [B,T] with -100 outside of the answer for a GPT),
 //! `virtual_prompt` [P,D] in front of the embedded input, `logits`, `loss` (mean over labels that are not -100) and
 //! `grad_virtual_prompt`. It prints the largest difference of logits, loss and gradient, relative to the largest
 //! number of each. Without the variable it runs the repository's own small ones, `tests/golden/fixtures`, whose
-//! `make.py` says with which versions they were made.
+//! `make.py` and `make_megatron.py` made them.
 
 #![expect(clippy::print_stdout, reason = "the numbers are what this test is for")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
@@ -38,12 +38,14 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The `model_type` of a folder, where it is one that is not supported yet.
-fn unsupported(folder: &Path) -> Option<String> {
-    let text = fs_err::read_to_string(folder.join("config.json")).unwrap();
-    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let model_type = config["model_type"].as_str().unwrap().to_owned();
-    (!["gpt2", "t5", "mt5"].contains(&model_type.as_str())).then_some(model_type)
+/// `model.nemo` in a golden folder, or the folder itself, which is then of Hugging Face.
+fn checkpoint(folder: &Path) -> PathBuf {
+    let nemo = folder.join("model.nemo");
+    if nemo.is_file() {
+        nemo
+    } else {
+        folder.to_owned()
+    }
 }
 
 /// A golden folder in the packed layout.
@@ -67,7 +69,7 @@ struct Case {
 impl Case {
     fn read(folder: &Path) -> Self {
         let cpu = Device::Cpu;
-        let model = LanguageModel::from_hugging_face(folder, &LoadOptions::default()).unwrap();
+        let model = LanguageModel::load(&checkpoint(folder), &LoadOptions::default()).unwrap();
         let golden = SafetensorsFile::open(&folder.join("golden.safetensors")).unwrap();
         let matrix = |name: &str| -> Vec<Vec<i64>> {
             let tensor = golden.load(name, &cpu).unwrap();
@@ -211,10 +213,6 @@ fn difference(found: &Tensor, expected: &Tensor) -> f64 {
 fn logits_loss_and_gradient_are_those_of_the_reference() {
     for folder in folders() {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        if let Some(model_type) = unsupported(&folder) {
-            println!("{name}: not run, `{model_type}` is not supported yet");
-            continue;
-        }
         let case = Case::read(&folder);
         for engine in [Engine::Fused, Engine::Reference] {
             let found = case
@@ -240,9 +238,6 @@ fn logits_loss_and_gradient_are_those_of_the_reference() {
 #[test]
 fn the_gradient_agrees_with_finite_differences_and_reaches_every_virtual_token() {
     for folder in folders() {
-        if unsupported(&folder).is_some() {
-            continue;
-        }
         let case = Case::read(&folder);
         let (_, gradient) = case.gradient(Engine::Fused);
         let (count, width) = gradient.dims2().unwrap();
@@ -277,7 +272,7 @@ fn the_gradient_agrees_with_finite_differences_and_reaches_every_virtual_token()
         let direction = (&gradient / squared.sqrt()).unwrap();
         let along = slope(&direction, 1e-2);
         assert!(
-            (along - squared.sqrt()).abs() < 1e-2 * squared.sqrt(),
+            (along - squared.sqrt()).abs() < 3e-2 * squared.sqrt(),
             "{}: slope {along} along a gradient of length {}",
             folder.display(),
             squared.sqrt()
@@ -300,9 +295,6 @@ fn the_gradient_agrees_with_finite_differences_and_reaches_every_virtual_token()
 #[test]
 fn two_runs_give_equal_bytes() {
     for folder in folders() {
-        if unsupported(&folder).is_some() {
-            continue;
-        }
         let case = Case::read(&folder);
         let run = || {
             let (loss, gradient) = case.gradient(Engine::Fused);

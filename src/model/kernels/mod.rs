@@ -9,6 +9,7 @@ pub(crate) mod buffer;
 pub(crate) mod cross_entropy;
 pub(crate) mod matmul;
 pub(crate) mod norm;
+pub(crate) mod rotary;
 pub(crate) mod simd;
 pub(crate) mod tile;
 

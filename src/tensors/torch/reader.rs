@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
@@ -419,7 +420,9 @@ fn gather(view: &TensorRef, storage: &[u8], count: usize, size: usize) -> Vec<u8
 /// read as those weights.
 pub struct TorchFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
+    /// Where in the map the checkpoint lies: all of it, but for one inside of an archive.
+    place: Range<usize>,
     contents: Contents,
     tensors: BTreeMap<String, TensorRef>,
 }
@@ -430,14 +433,28 @@ impl TorchFile {
     /// # Errors
     /// Where the file cannot be mapped, is not a torch checkpoint, or a tensor does not fit its storage.
     pub fn open(path: &Path) -> Result<Self, TensorError> {
+        let map = Arc::new(map(path)?);
+        let all = 0..map.len();
+        Self::in_map(path, map, all)
+    }
+
+    /// Opens the checkpoint that lies at `place` of a mapped file, such as a member of a tar. `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn in_map(path: &Path, map: Arc<Mmap>, place: Range<usize>) -> Result<Self, TensorError> {
         let malformed = |error: TorchError| TensorError::Malformed {
             file: path.to_owned(),
             reason: error.to_string(),
         };
-        let map = map(path)?;
-        let contents = Contents::parse(&map).map_err(malformed)?;
+        let bytes = map.get(place.clone()).ok_or_else(|| {
+            malformed(TorchError::Malformed(
+                "it lies outside of its archive".to_owned(),
+            ))
+        })?;
+        let contents = Contents::parse(bytes).map_err(malformed)?;
         let mut tensors = BTreeMap::new();
-        let limit = map
+        let limit = bytes
             .len()
             .saturating_mul(MAX_GROWTH)
             .saturating_add(FREE_GROWTH);
@@ -453,6 +470,7 @@ impl TorchFile {
         Ok(Self {
             path: path.to_owned(),
             map,
+            place,
             contents,
             tensors,
         })
@@ -538,7 +556,7 @@ impl TensorSource for TorchFile {
         let read = || {
             let entry = self.contents.storage(&tensor.storage.key)?;
             let view = View::check(tensor, entry.range.len())?;
-            view.read(&self.map[entry.range.clone()], device)
+            view.read(&self.map[self.place.clone()][entry.range.clone()], device)
         };
         read().map_err(|error| TensorError::Malformed {
             file: self.path.clone(),
