@@ -2,43 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 #[cfg(feature = "worker")]
 use super::prompts::{ExportArguments, ImportArguments, PromptArguments};
 
-/// Tune virtual tokens over a frozen GPT, T5 or mT5: on Slurm, on BCP or on this machine.
-///
-/// Without a command ptune is the launcher: its words choose and change the configuration, as Hydra's do.
+/// The commands of ptune. Without one of them ptune is the launcher, which [`super::launch`] reads as Hydra would.
 #[derive(Debug, Parser)]
-#[command(
-    name = "ptune",
-    version,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    disable_help_subcommand = true,
-    after_help = "\
-Words:
-  group=option         choose a file of conf/:     prompt_learning=t5/squad
-  key=value            change a value:             prompt_learning.trainer.devices=4
-  +key=value           add one                     ++key=value   add or change
-  ~key                 remove one
-
-Examples:
-  ptune --config-name=quickstart
-  ptune stages=[prompt_learning,evaluation] prompt_learning=t5/squad evaluation=prompt_t5/squad \\
-      cluster_type=interactive prompt_learning.model.language_model_path=t5-small
-  ptune prompt_learning=gpt3/squad cluster.partition=gpu --dry-run
-  ptune --cfg job -p prompt_learning.model
-
-Exit status: 0 done, 1 a job failed, 2 the command line or configuration is wrong,
-75 stopped by a signal after saving."
-)]
+#[command(name = "ptune", version, disable_help_subcommand = true)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    pub(super) verb: Option<Verb>,
-    #[command(flatten)]
-    pub(super) launch: LaunchArguments,
+    pub(super) verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,7 +66,7 @@ pub(super) struct ComposeArguments {
     /// Folder that stands in for conf/ [-cp]
     #[arg(long, value_name = "FOLDER")]
     pub(super) config_path: Option<PathBuf>,
-    /// Folder that is searched before conf/ [-cd]
+    /// A further folder, searched after conf/ [-cd]
     #[arg(long, value_name = "FOLDER")]
     pub(super) config_dir: Option<PathBuf>,
 }
@@ -100,54 +74,6 @@ pub(super) struct ComposeArguments {
 impl ComposeArguments {
     /// The primary file where none is named.
     pub(super) const CONFIG_NAME: &str = "config";
-}
-
-#[derive(Debug, Args)]
-pub(super) struct LaunchArguments {
-    #[command(flatten)]
-    pub(super) compose: ComposeArguments,
-    /// Print the composed configuration and do nothing else
-    #[arg(long, value_name = "WHAT", value_enum)]
-    pub(super) cfg: Option<Cfg>,
-    /// Print how the configuration was composed and do nothing else
-    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "all")]
-    pub(super) info: Option<Info>,
-    /// With --cfg: replace every ${…} by its value
-    #[arg(long, requires = "cfg")]
-    pub(super) resolve: bool,
-    /// With --cfg: only the part at this key
-    #[arg(long, short = 'p', value_name = "KEY", requires = "cfg")]
-    pub(super) package: Option<String>,
-    /// Write and show every file, hand nothing over (as NEMO_LAUNCHER_DEBUG=1)
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Folder with job script templates that replace the program's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(super) templates_dir: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Cfg {
-    /// The configuration
-    Job,
-    /// What Hydra keeps below `hydra`
-    Hydra,
-    /// Both
-    All,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Info {
-    /// All that follows
-    All,
-    /// Search path, defaults and configuration
-    Config,
-    /// The defaults list, in the order of merging
-    Defaults,
-    /// The defaults lists of all files
-    DefaultsTree,
-    /// Where files are looked for
-    Searchpath,
 }
 
 #[derive(Debug, Args)]
@@ -213,6 +139,17 @@ pub(super) struct SideArguments {
     pub(super) compose: ComposeArguments,
 }
 
+/// Names of the commands with their help, in the order of the help.
+pub(super) fn verbs() -> Vec<(String, String)> {
+    Arguments::command()
+        .get_subcommands()
+        .map(|verb| {
+            let about = verb.get_about().map(ToString::to_string);
+            (verb.get_name().to_owned(), about.unwrap_or_default())
+        })
+        .collect()
+}
+
 /// Hydra's short options have two letters, which clap does not know.
 pub(super) fn with_long_options(words: &[String]) -> Vec<String> {
     words
@@ -230,10 +167,6 @@ pub(super) fn with_long_options(words: &[String]) -> Vec<String> {
                     return format!("{long}={value}");
                 }
             }
-            // Hydra's short form of --cfg.
-            if word == "-c" {
-                return "--cfg".to_owned();
-            }
             word.clone()
         })
         .collect()
@@ -245,17 +178,32 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
         Arguments::command().debug_assert();
     }
 
     #[test]
     fn words_may_stand_on_both_sides_of_an_option() {
-        let words: Vec<String> = ["ptune", "a=1", "-cn", "quickstart", "+b=2", "~c"]
-            .map(str::to_owned)
-            .to_vec();
+        let words: Vec<String> = [
+            "ptune",
+            "config",
+            "explain",
+            "key",
+            "a=1",
+            "-cn",
+            "quickstart",
+            "+b=2",
+            "~c",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         let arguments = Arguments::try_parse_from(with_long_options(&words)).unwrap();
-        assert_eq!(arguments.launch.compose.config_name, "quickstart");
-        assert_eq!(arguments.launch.compose.words, ["a=1", "+b=2", "~c"]);
+        let Verb::Config(ConfigArguments {
+            verb: ConfigVerb::Explain { compose, .. },
+        }) = arguments.verb
+        else {
+            panic!("not read as `config explain`");
+        };
+        assert_eq!(compose.config_name, "quickstart");
+        assert_eq!(compose.words, ["a=1", "+b=2", "~c"]);
     }
 }

@@ -1,129 +1,152 @@
-//! `ptune key=value …`: the launcher.
+//! `ptune key=value …`: the launcher, a program that is composed as Hydra composes.
 
+use std::collections::VecDeque;
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::arguments::{Cfg, ComposeArguments, Info, LaunchArguments};
+use super::arguments::{ComposeArguments, verbs};
 use super::embedded;
-use crate::config::{
-    ComposeRequest, Config, ConfigPart, ConfigRepository, ConfigSource, InfoPart, compose,
-};
+use crate::application::arguments::{Arguments, Mode, OwnOption, parse};
+use crate::application::{Application, Job, Task};
+use crate::config::{Config, ConfigSource};
+use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
-use crate::diag::{Diagnostic, Location};
 use crate::launch::Templates;
-use crate::stages::{self, Launched, Settings};
+use crate::stages::{self, Launched, Plan, Settings};
 use crate::sys::env_vars;
 
-const VERBS: [&str; 5] = ["worker", "config", "status", "logs", "cancel"];
+const DRY_RUN: &str = "--dry-run";
+const TEMPLATES_DIR: &str = "--templates-dir";
 
-pub(super) fn run(arguments: &LaunchArguments, command_line: &[String]) -> Result<i32> {
-    let config = compose_words(&arguments.compose)?;
-    let stdout = std::io::stdout();
-    if let Some(part) = arguments.cfg {
-        let part = match part {
-            Cfg::Job => ConfigPart::Job,
-            Cfg::Hydra => ConfigPart::Hydra,
-            Cfg::All => ConfigPart::All,
-        };
-        let text = config.print(part, arguments.package.as_deref(), arguments.resolve)?;
-        stdout.lock().write_all(text.as_bytes())?;
-        return Ok(0);
-    }
-    if let Some(part) = arguments.info {
-        let text = config.info(match part {
-            Info::All => InfoPart::All,
-            Info::Config => InfoPart::Config,
-            Info::Defaults => InfoPart::Defaults,
-            Info::DefaultsTree => InfoPart::DefaultsTree,
-            Info::Searchpath => InfoPart::SearchPath,
-        });
-        stdout.lock().write_all(text.as_bytes())?;
-        return Ok(0);
-    }
-    for text in config.warnings() {
-        super::warn(&Diagnostic::configuration(text.as_str()));
-    }
+const OPTIONS: &[OwnOption] = &[
+    OwnOption {
+        name: DRY_RUN,
+        value: None,
+        help: "write and show every file, hand nothing over (as NEMO_LAUNCHER_DEBUG=1)",
+    },
+    OwnOption {
+        name: TEMPLATES_DIR,
+        value: Some("FOLDER"),
+        help: "job script templates that replace the program's own",
+    },
+];
 
-    // Sections that no stage of this command line reads may stay without values.
-    let mut keys = Settings::KEYS.to_vec();
-    let stages = Settings::read(&config.resolve_sections(&keys)?)?.stages;
-    keys.extend(stages.iter().map(|stage| stage.name()));
-    let resolved = config.resolve_sections(&keys)?;
-    let settings = Settings::read(&resolved)?;
+/// Runs the launcher on the whole command line, the program's name in front.
+pub(super) fn run(command_line: &[String]) -> Result<i32> {
+    let words = command_line.get(1..).unwrap_or_default();
+    let arguments = parse(words, OPTIONS)?;
+    let help = help();
+    let application = application(&help);
+    if matches!(arguments.mode, Mode::Run | Mode::Multirun) {
+        check_words(&arguments.words)?;
+    }
     let templates = Templates {
-        folder: arguments.templates_dir.clone(),
+        folder: arguments.value(TEMPLATES_DIR).map(PathBuf::from),
     };
-    let program = std::env::current_exe().context("finding this program's own path")?;
-    let plan = stages::plan(&resolved, config.choices(), &settings, &templates, &program)?;
-    let dry_run = arguments.dry_run || stages::switch(env_vars::NEMO_LAUNCHER_DEBUG)?;
-    stages::launch(
-        plan,
-        &settings,
-        &Launched {
-            dry_run,
-            command_line,
-            choices: config.choices(),
-            templates: &templates,
-        },
-        &mut super::warn,
-        &mut stdout.lock(),
+    let mut launcher = Launcher {
+        program: std::env::current_exe().context("finding this program's own path")?,
+        dry_run: arguments.has(DRY_RUN) || stages::switch(env_vars::NEMO_LAUNCHER_DEBUG)?,
+        templates,
+        command_line,
+        planned: VecDeque::new(),
+    };
+    application.run(&arguments, &mut launcher, &mut std::io::stdout().lock())
+}
+
+/// The configuration that the words and options of a command such as `ptune config explain` ask for.
+pub(super) fn compose_words(compose: &ComposeArguments) -> Result<Config> {
+    check_words(&compose.words)?;
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let arguments = Arguments {
+        words: compose.words.clone(),
+        config_name: Some(compose.config_name.clone()),
+        config_path: text(&compose.config_path),
+        config_dir: text(&compose.config_dir),
+        ..Arguments::default()
+    };
+    Ok(application("").compose(&arguments)?)
+}
+
+fn application(help: &str) -> Application<'_> {
+    Application {
+        name: "ptune",
+        version: concat!("ptune ", env!("CARGO_PKG_VERSION")),
+        config_name: Some("config"),
+        sources: &sources,
+        resolvers: crate::config::interpolation::Resolvers::default(),
+        options: OPTIONS,
+        help: Some(help),
+        warn: &super::warn,
+    }
+}
+
+/// `ptune --help`: a template as Hydra's help has them.
+fn help() -> String {
+    let verbs: String = verbs()
+        .iter()
+        .map(|(name, about)| format!("  {name:10} {about}\n"))
+        .collect();
+    format!(
+        "\
+Tune virtual tokens over a frozen GPT, T5 or mT5: on Slurm, on BCP or on this machine.
+
+Usage: ptune [OPTIONS] [WORDS]...    launch the stages that a configuration asks for
+       ptune COMMAND ...
+
+Commands (ptune COMMAND --help tells more):
+{verbs}
+Words:
+  group=option         choose a file of conf/:     prompt_learning=t5/squad
+  key=value            change a value:             prompt_learning.trainer.devices=4
+  +key=value           add one                     ++key=value   add or change
+  ~key                 remove one
+  key=a,b              with --multirun: one job for each
+
+Options:
+$FLAGS_HELP
+Configuration groups (group=option):
+$APP_CONFIG_GROUPS
+Examples:
+  ptune --config-name=quickstart
+  ptune stages=[prompt_learning,evaluation] prompt_learning=t5/squad evaluation=prompt_t5/squad \\
+      cluster_type=interactive prompt_learning.model.language_model_path=t5-small
+  ptune prompt_learning=gpt3/squad cluster.partition=gpu --dry-run
+  ptune --cfg job -p prompt_learning.model
+  eval \"$$(ptune --shell-completion install=bash)\"
+
+Exit status: 0 done, 1 a job failed, 2 the command line or configuration is wrong,
+75 stopped by a signal after saving."
     )
 }
 
-/// The configuration that words and options ask for.
-pub(super) fn compose_words(arguments: &ComposeArguments) -> Result<Config> {
-    for word in &arguments.words {
-        check_word(word)?;
-    }
-    let name = arguments
-        .config_name
-        .strip_suffix(".yaml")
-        .unwrap_or(&arguments.config_name);
-    let repository = ConfigRepository::new(search_path(arguments)?);
-    Ok(compose(&ComposeRequest {
-        repository: &repository,
-        config_name: Some(name),
-        overrides: &arguments.words,
-    })?)
-}
-
-/// A word without `=` is a verb that does not exist, or a slip.
-fn check_word(word: &str) -> Result<(), Diagnostic> {
-    if word.contains('=') || word.starts_with('~') {
+/// A word without `=` is a command that does not exist, or a slip.
+fn check_words(words: &[String]) -> Result<(), Diagnostic> {
+    let Some(word) = words
+        .iter()
+        .find(|word| !word.contains('=') && !word.starts_with('~'))
+    else {
         return Ok(());
-    }
+    };
     let diagnostic = Diagnostic::configuration(format!(
         "`{word}` is neither a command nor of the form `key=value`"
-    ));
-    Err(match did_you_mean(word, VERBS) {
-        Some(near) => diagnostic.hint(format!("did you mean `ptune {near}`?")),
-        None => diagnostic.hint("ptune --help"),
-    })
+    ))
+    .code("OverrideParseException");
+    let verbs = verbs();
+    Err(
+        match did_you_mean(word, verbs.iter().map(|(verb, _)| verb.as_str())) {
+            Some(near) => diagnostic.hint(format!("did you mean `ptune {near}`?")),
+            None => diagnostic.hint("ptune --help"),
+        },
+    )
 }
 
-/// Where files are looked for, first match wins: `--config-dir`, `--config-path`, the conf/ of `launcher_scripts_path`
-/// where the command line gives one (users of the original keep their files there), conf/ beside this program, and the
-/// files that are part of it.
-fn search_path(arguments: &ComposeArguments) -> Result<Vec<ConfigSource>> {
-    let mut sources = vec![];
-    for (option, folder) in [
-        ("--config-dir", &arguments.config_dir),
-        ("--config-path", &arguments.config_path),
-    ] {
-        if let Some(folder) = folder {
-            if !folder.is_dir() {
-                return Err(
-                    Diagnostic::configuration(format!("`{option}` is not a folder"))
-                        .at(Location::file(folder.display()))
-                        .into(),
-                );
-            }
-            sources.push(ConfigSource::Folder(folder.clone()));
-        }
-    }
-    let given = arguments
-        .words
+/// Where files are looked for without `--config-path`, first match wins: the conf/ of `launcher_scripts_path` where the
+/// command line gives one (users of the original keep their files there), conf/ beside this program, and the files that
+/// are part of it.
+fn sources(words: &[String]) -> Vec<ConfigSource> {
+    let given = words
         .iter()
         .rev()
         .find_map(|word| word.strip_prefix("launcher_scripts_path="))
@@ -131,11 +154,63 @@ fn search_path(arguments: &ComposeArguments) -> Result<Vec<ConfigSource>> {
     let beside = std::env::current_exe()
         .ok()
         .and_then(|path| Some(path.parent()?.join("conf")));
-    for folder in given.into_iter().chain(beside) {
-        if folder.join("config.yaml").is_file() {
-            sources.push(ConfigSource::Folder(folder));
-        }
-    }
+    let mut sources: Vec<ConfigSource> = given
+        .into_iter()
+        .chain(beside)
+        .filter(|folder| folder.join("config.yaml").is_file())
+        .map(ConfigSource::Folder)
+        .collect();
     sources.push(ConfigSource::Embedded(embedded::CONF));
-    Ok(sources)
+    sources
+}
+
+/// Hands the stages of each composed configuration over.
+struct Launcher<'a> {
+    program: PathBuf,
+    dry_run: bool,
+    templates: Templates,
+    command_line: &'a [String],
+    /// Jobs that were checked and not yet run, in order.
+    planned: VecDeque<(Plan, Settings)>,
+}
+
+impl Task for Launcher<'_> {
+    /// Lays out every stage, so that nothing is handed over while anything is wrong.
+    fn check(&mut self, job: &Job<'_>) -> Result<()> {
+        let config = job.config;
+        // Sections that no stage of this command line reads may stay without values.
+        let mut keys = Settings::KEYS.to_vec();
+        let stages = Settings::read(&config.resolve_sections(&keys)?)?.stages;
+        keys.extend(stages.iter().map(|stage| stage.name()));
+        let resolved = config.resolve_sections(&keys)?;
+        let settings = Settings::read(&resolved)?;
+        let plan = stages::plan(
+            &resolved,
+            config.choices(),
+            &settings,
+            &self.templates,
+            &self.program,
+        )?;
+        self.planned.push_back((plan, settings));
+        Ok(())
+    }
+
+    fn run(&mut self, job: &Job<'_>, out: &mut dyn Write) -> Result<i32> {
+        let (plan, settings) = self
+            .planned
+            .pop_front()
+            .context("a job is run that was not checked")?;
+        stages::launch(
+            plan,
+            &settings,
+            &Launched {
+                dry_run: self.dry_run,
+                command_line: self.command_line,
+                choices: job.config.choices(),
+                templates: &self.templates,
+            },
+            &mut super::warn,
+            out,
+        )
+    }
 }

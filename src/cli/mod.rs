@@ -28,17 +28,24 @@ pub fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    let parsed = Arguments::try_parse_from(arguments::with_long_options(&words));
-    let outcome = match parsed {
-        Ok(arguments) => {
-            log::start(matches!(arguments.verb, Some(Verb::Worker(_))));
-            run(&arguments, &words)
+    let is_verb = words
+        .get(1)
+        .is_some_and(|word| arguments::verbs().iter().any(|(verb, _)| verb == word));
+    let outcome = if is_verb {
+        match Arguments::try_parse_from(arguments::with_long_options(&words)) {
+            Ok(arguments) => {
+                log::start(matches!(arguments.verb, Verb::Worker(_)));
+                run(&arguments.verb)
+            }
+            // clap's own help and usage errors; exit status 0 or 2.
+            Err(error) => {
+                let _ = error.print();
+                return status(error.exit_code());
+            }
         }
-        // clap's own help, version and usage errors; exit status 0 or 2.
-        Err(error) => {
-            let _ = error.print();
-            return status(error.exit_code());
-        }
+    } else {
+        log::start(false);
+        launch::run(&words)
     };
     match outcome {
         Ok(code) => status(code),
@@ -53,20 +60,19 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, words: &[String]) -> anyhow::Result<i32> {
-    match &arguments.verb {
-        None => launch::run(&arguments.launch, words),
-        Some(Verb::Worker(worker)) => worker::run(worker),
-        Some(Verb::Config(config)) => config::run(config),
-        Some(Verb::Status(status)) => jobs::status(status),
-        Some(Verb::Logs(logs)) => jobs::logs(logs),
-        Some(Verb::Cancel(cancel)) => jobs::cancel(cancel),
+fn run(verb: &Verb) -> anyhow::Result<i32> {
+    match verb {
+        Verb::Worker(worker) => worker::run(worker),
+        Verb::Config(config) => config::run(config),
+        Verb::Status(status) => jobs::status(status),
+        Verb::Logs(logs) => jobs::logs(logs),
+        Verb::Cancel(cancel) => jobs::cancel(cancel),
         #[cfg(feature = "worker")]
-        Some(Verb::Export(export)) => prompts::export(export),
+        Verb::Export(export) => prompts::export(export),
         #[cfg(feature = "worker")]
-        Some(Verb::Import(import)) => prompts::import(import),
+        Verb::Import(import) => prompts::import(import),
         #[cfg(feature = "worker")]
-        Some(Verb::Prompt(prompt)) => prompts::prompt(prompt),
+        Verb::Prompt(prompt) => prompts::prompt(prompt),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::compose::Config;
+use super::defaults_list::{ResultDefault, TreeLine};
 use crate::yaml::to_yaml;
 
 /// What to list.
@@ -16,7 +17,7 @@ pub enum InfoPart {
     Defaults,
     /// The defaults tree.
     DefaultsTree,
-    /// Plugins, of which there are none.
+    /// What would be plugins in Hydra; here they are built in.
     Plugins,
     /// The search path.
     SearchPath,
@@ -29,6 +30,9 @@ impl Config {
         if part == InfoPart::All {
             title(&mut out, concat!("ptune ", env!("CARGO_PKG_VERSION")), '=');
         }
+        if matches!(part, InfoPart::All | InfoPart::Plugins) {
+            plugins(&mut out);
+        }
         if matches!(
             part,
             InfoPart::All | InfoPart::Config | InfoPart::SearchPath
@@ -39,10 +43,10 @@ impl Config {
             part,
             InfoPart::All | InfoPart::Config | InfoPart::DefaultsTree
         ) {
-            self.tree(&mut out);
+            out.push_str(&defaults_tree_text(self.defaults_tree()));
         }
         if matches!(part, InfoPart::All | InfoPart::Config | InfoPart::Defaults) {
-            self.list(&mut out);
+            out.push_str(&defaults_list_text(self.defaults_list()));
         }
         if matches!(part, InfoPart::All | InfoPart::Config) {
             title(&mut out, "Config", '*');
@@ -67,40 +71,72 @@ impl Config {
             .collect();
         table(out, &["Provider", "Search path"], &rows, false);
     }
+}
 
-    fn tree(&self, out: &mut String) {
-        line(out, "");
-        title(out, "Defaults Tree", '*');
-        for entry in self.defaults_tree() {
-            let colon = if entry.has_children { ":" } else { "" };
-            line(
-                out,
-                &format!("{}{}{colon}", "  ".repeat(entry.depth), entry.label),
-            );
-        }
-    }
-
-    fn list(&self, out: &mut String) {
-        line(out, "");
-        title(out, "Defaults List", '*');
-        let rows: Vec<Vec<String>> = self
-            .defaults_list()
-            .iter()
-            .map(|default| {
-                vec![
-                    default.config_path.clone(),
-                    default.package.clone(),
-                    if default.is_self { "True" } else { "False" }.to_owned(),
-                    default.parent.clone().unwrap_or_default(),
-                ]
-            })
-            .collect();
-        table(
-            out,
-            &["Config path", "Package", "_self_", "Parent"],
-            &rows,
-            true,
+/// The listing of `--info defaults-tree`.
+pub fn defaults_tree_text(tree: &[TreeLine]) -> String {
+    let mut out = String::new();
+    line(&mut out, "");
+    title(&mut out, "Defaults Tree", '*');
+    for entry in tree {
+        let colon = if entry.has_children { ":" } else { "" };
+        line(
+            &mut out,
+            &format!("{}{}{colon}", "  ".repeat(entry.depth), entry.label),
         );
+    }
+    out
+}
+
+/// The listing of `--info defaults`.
+pub fn defaults_list_text(defaults: &[ResultDefault]) -> String {
+    let mut out = String::new();
+    line(&mut out, "");
+    title(&mut out, "Defaults List", '*');
+    let rows: Vec<Vec<String>> = defaults
+        .iter()
+        .map(|default| {
+            vec![
+                default.config_path.clone(),
+                default.package.clone(),
+                if default.is_self { "True" } else { "False" }.to_owned(),
+                default.parent.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(
+        &mut out,
+        &["Config path", "Package", "_self_", "Parent"],
+        &rows,
+        true,
+    );
+    out
+}
+
+/// The parts that Hydra finds as plugins, under the names that it lists.
+fn plugins(out: &mut String) {
+    title(out, "Installed Hydra Plugins", '*');
+    for (kind, names) in [
+        (
+            "ConfigSource",
+            &[
+                "FileConfigSource",
+                "ImportlibResourcesConfigSource",
+                "StructuredConfigSource",
+            ][..],
+        ),
+        (
+            "CompletionPlugin",
+            &["BashCompletion", "FishCompletion", "ZshCompletion"],
+        ),
+        ("Launcher", &["BasicLauncher"]),
+        ("Sweeper", &["BasicSweeper"]),
+    ] {
+        line(out, &format!("\t{kind}:"));
+        line(out, &format!("\t{}", "-".repeat(kind.len() + 1)));
+        for name in names {
+            line(out, &format!("\t\t{name}"));
+        }
     }
 }
 

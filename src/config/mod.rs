@@ -24,9 +24,9 @@ mod resolved;
 
 pub(crate) use compose::sweep_words;
 pub use compose::{
-    ComposeOptions, ComposeRequest, Config, ConfigPart, compose, compose_with, integer, plan,
-    search_path_entry, searched,
+    ComposeOptions, ComposeRequest, Config, ConfigPart, compose, compose_with, integer,
+    list_defaults, plan, search_path_entry, searched,
 };
-pub use info::InfoPart;
+pub use info::{InfoPart, defaults_list_text, defaults_tree_text};
 pub use repository::{ConfigRepository, ConfigSource, SearchPathEntry, check_texts, load_text};
 pub use resolved::ResolvedConfig;

@@ -80,18 +80,7 @@ fn compose_reporting(
     report: &mut Report,
 ) -> Result<Config, Diagnostic> {
     let texts = request.repository.texts().clone();
-    check_main(request)?;
-    let words = parse_words(request.overrides, &texts, report);
-    let repository = with_search_path(request, &words)?;
-    check_sweeps(&words, options.multirun, &texts, report);
-    let list = defaults_list(
-        &repository,
-        request.config_name,
-        &words,
-        true,
-        options.multirun,
-        report,
-    )?;
+    let (repository, words, list) = listed(request, options.multirun, report)?;
     let mut full = merge_files(&list, &repository)?;
     let values: Vec<(&Override, Origin)> = list
         .value_overrides
@@ -122,6 +111,38 @@ fn compose_reporting(
         repository: Arc::new(repository),
         options,
     })
+}
+
+/// Everything before the first value is merged: search path, words and the defaults list with Hydra's own files.
+fn listed(
+    request: &ComposeRequest<'_>,
+    multirun: bool,
+    report: &mut Report,
+) -> Result<(ConfigRepository, Vec<(Override, Origin)>, DefaultsList), Diagnostic> {
+    let texts = request.repository.texts();
+    check_main(request)?;
+    let words = parse_words(request.overrides, texts, report);
+    let repository = with_search_path(request, &words)?;
+    check_sweeps(&words, multirun, texts, report);
+    let list = defaults_list(
+        &repository,
+        request.config_name,
+        &words,
+        true,
+        multirun,
+        report,
+    )?;
+    Ok((repository, words, list))
+}
+
+/// What [`compose`] would merge, in which order: for listings of configurations whose values do not fit together.
+///
+/// # Errors
+/// As [`compose`], for everything before the first value is merged.
+pub fn list_defaults(request: &ComposeRequest<'_>) -> Result<DefaultsList, Diagnostic> {
+    let mut report = Report::default();
+    let list = listed(request, false, &mut report).map(|(_, _, list)| list);
+    report.finish(list)
 }
 
 /// The defaults list alone, without reading values; `prepend_hydra` puts Hydra's own files first.
