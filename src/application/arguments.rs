@@ -222,12 +222,14 @@ pub fn option_names(own: &[OwnOption]) -> Vec<&'static str> {
 }
 
 /// An option that a word names: which, under what name, and the value behind `=` or behind one letter.
+#[derive(Clone, Debug)]
 struct Found<'a> {
     option: usize,
     name: String,
     value: Option<&'a str>,
 }
 
+/// What a word is. As argparse does, all words are looked at before the first one has an effect.
 enum Word<'a> {
     Option(Found<'a>),
     Unknown,
@@ -252,25 +254,32 @@ impl<'a> Parser<'a> {
         let mut arguments = Arguments::default();
         let mut modes: Vec<Mode> = vec![];
         let mut unknown: Vec<&str> = vec![];
+        let end = self.words.iter().position(|word| word == "--");
+        let (before, after) = match end {
+            Some(end) => (&self.words[..end], &self.words[end + 1..]),
+            None => (self.words, &[][..]),
+        };
+        let kinds = before
+            .iter()
+            .map(|word| self.classify(word))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut at = 0;
-        while at < self.words.len() {
-            let word = self.words[at].as_str();
-            at += 1;
-            if word == "--" {
-                arguments.words.extend_from_slice(&self.words[at..]);
-                break;
-            }
-            let mut found = match self.classify(word)? {
+        while at < before.len() {
+            let word = before[at].as_str();
+            let mut found = match &kinds[at] {
                 Word::Plain => {
                     arguments.words.push(word.to_owned());
+                    at += 1;
                     continue;
                 }
                 Word::Unknown => {
                     unknown.push(word);
+                    at += 1;
                     continue;
                 }
-                Word::Option(found) => found,
+                Word::Option(found) => found.clone(),
             };
+            at += 1;
             loop {
                 let takes = self.takes(found.option);
                 if takes == Takes::Nothing {
@@ -280,10 +289,11 @@ impl<'a> Parser<'a> {
                     found = self.next_letter(&found, rest)?;
                     continue;
                 }
-                let value = match found.value {
-                    Some(value) => Some(value),
-                    None => self.value_at(&mut at)?,
-                };
+                let mut value = found.value;
+                if value.is_none() && matches!(kinds.get(at), Some(Word::Plain)) {
+                    value = Some(before[at].as_str());
+                    at += 1;
+                }
                 if value.is_none() && takes == Takes::One {
                     return Err(
                         usage(format!("`{}` needs a value", self.shown(found.option)))
@@ -299,6 +309,7 @@ impl<'a> Parser<'a> {
                 return Ok(arguments);
             }
         }
+        arguments.words.extend_from_slice(after);
         if !unknown.is_empty() {
             return Err(self.unknown(&unknown));
         }
@@ -406,26 +417,6 @@ impl<'a> Parser<'a> {
             return Ok(Word::Plain);
         }
         Ok(Word::Unknown)
-    }
-
-    /// The value that follows an option, where the next word can be one.
-    fn value_at(&self, at: &mut usize) -> Result<Option<&'a str>, Diagnostic> {
-        let Some(next) = self.words.get(*at) else {
-            return Ok(None);
-        };
-        if next == "--" {
-            // What follows two dashes is a value for certain.
-            let value = self.words.get(*at + 1);
-            if value.is_some() {
-                *at += 2;
-            }
-            return Ok(value.map(String::as_str));
-        }
-        if !matches!(self.classify(next)?, Word::Plain) {
-            return Ok(None);
-        }
-        *at += 1;
-        Ok(Some(next))
     }
 
     /// `rest` stands behind an option that takes no value: further one-letter options, or a mistake.

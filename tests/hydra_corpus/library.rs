@@ -8,10 +8,7 @@ use ptune::config::interpolation::{Graph, ResolverContext, Resolvers};
 use ptune::config::override_grammar::{
     Element, OverrideKind, OverrideValue, Rule, parse_key, parse_override, parse_rule,
 };
-use ptune::config::{
-    ComposeOptions, ComposeRequest, ConfigPart, ConfigRepository, ConfigSource, InfoPart,
-    SearchPathEntry, compose_with, load_text,
-};
+use ptune::config::{ComposeRequest, ConfigRepository, ConfigSource, SearchPathEntry, load_text};
 use ptune::diag::Diagnostic;
 use ptune::diag::source::SourceMap;
 use ptune::yaml::{Node, Value, to_yaml};
@@ -30,9 +27,12 @@ pub(crate) fn run(corpus: &Corpus, row: &Json) -> Result<(), String> {
         "to_yaml" => print_yaml(row),
         "override_parse" => override_parse(row),
         "interp" => interp(row),
-        "launcher" | "extra" | "hydra_tests" | "cli" => command(corpus, row),
+        "arguments" => crate::arguments::outcome(row),
+        "hydra_tests" if row["op"] == "defaults_list" => defaults(corpus, row),
+        "launcher" | "extra" | "hydra_tests" | "cli" | "run" => {
+            return crate::commands::check(corpus, row);
+        }
         "completion" => Ok(crate::completion::completion(corpus, row)),
-        "run" => return crate::runs::check(corpus, row),
         kind => Err(format!("the kind `{kind}` is not built yet")),
     };
     compare(row, &outcome)
@@ -54,7 +54,7 @@ fn compare(row: &Json, outcome: &Outcome) -> Result<(), String> {
                 if key == "sweep_error" && !found.is_null() {
                     continue;
                 }
-                if squeezed(&found) != squeezed(wanted) {
+                if &found != wanted {
                     problems.push(format!("{key}:\n  found  {found}\n  wanted {wanted}"));
                 }
             }
@@ -76,24 +76,6 @@ fn compare(row: &Json, outcome: &Outcome) -> Result<(), String> {
         (Ok(value), None) => Err(format!("found {value}\nwanted {}", expect["error"])),
         (Err(code), Some(ok)) => Err(format!("found error {code}\nwanted {ok}")),
     }
-}
-
-/// Tables with the corpus' own paths in them were padded for other paths.
-fn squeezed(value: &Json) -> Json {
-    let Some(text) = value
-        .as_str()
-        .filter(|text| text.contains("{ROOT}") || text.contains("{CWD}"))
-    else {
-        return value.clone();
-    };
-    let mut out = String::new();
-    for c in text.chars() {
-        let repeated = (c == ' ' || c == '-') && out.ends_with(c);
-        if !repeated {
-            out.push(c);
-        }
-    }
-    Json::String(out)
 }
 
 #[expect(unsafe_code, reason = "the cases say what the environment is")]
@@ -323,97 +305,35 @@ fn interp(row: &Json) -> Outcome {
     }
 }
 
-fn command(corpus: &Corpus, row: &Json) -> Outcome {
-    let root = corpus.root.display().to_string();
-    let texts = |key: &str| -> Vec<String> {
-        row[key]
-            .as_array()
-            .map(|items| {
-                items
-                    .iter()
-                    .map(|item| item.as_str().unwrap_or("").replace("{ROOT}", &root))
-                    .collect()
-            })
-            .unwrap_or_default()
-    };
-    // A flag may stand among the words.
-    let (late, overrides): (Vec<String>, Vec<String>) = texts("args")
+/// The defaults list alone.
+fn defaults(corpus: &Corpus, row: &Json) -> Outcome {
+    let overrides: Vec<String> = row["args"]
+        .as_array()
         .into_iter()
-        .partition(|word| word.starts_with("--"));
-    let flags: Vec<String> = texts("flags").into_iter().chain(late).collect();
-    let after = |names: &[&str]| {
-        let at = flags
-            .iter()
-            .position(|flag| names.contains(&flag.as_str()))?;
-        flags.get(at + 1).cloned()
-    };
-    let mut entries = vec![];
-    if let Some(folder) = row["config_dir"].as_str() {
-        let folder = corpus.root.join(folder);
-        entries.push(SearchPathEntry::new("main", ConfigSource::Folder(folder)));
-    }
-    if let Some(folder) = after(&["-cd", "--config-dir"]) {
-        entries.push(SearchPathEntry::new(
-            "command-line",
-            ConfigSource::Folder(folder.into()),
-        ));
-    }
-    let repository = ConfigRepository::with_entries(entries);
+        .flatten()
+        .map(|word| word.as_str().unwrap_or("").to_owned())
+        .collect();
+    let folder = row["config_dir"].as_str().unwrap_or("");
+    let main = SearchPathEntry::new("main", ConfigSource::Folder(corpus.root.join(folder)));
     let request = ComposeRequest {
-        repository: &repository,
+        repository: &ConfigRepository::with_entries(vec![main]),
         config_name: row["config_name"].as_str(),
         overrides: &overrides,
     };
-    if row["op"] == "defaults_list" {
-        let prepend = row["prepend_hydra"].as_bool() == Some(true);
-        let skip = row["skip_missing"].as_bool() == Some(true);
-        let list = ptune::config::plan(&request, prepend, skip).map_err(|error| code_of(&error))?;
-        let defaults: Vec<Json> = list
-            .defaults
-            .iter()
-            .map(|default| {
-                json!({
-                    "config_path": default.config_path,
-                    "package": default.package,
-                    "parent": default.parent,
-                    "is_self": default.is_self,
-                })
+    let prepend = row["prepend_hydra"].as_bool() == Some(true);
+    let skip = row["skip_missing"].as_bool() == Some(true);
+    let list = ptune::config::plan(&request, prepend, skip).map_err(|error| code_of(&error))?;
+    let defaults: Vec<Json> = list
+        .defaults
+        .iter()
+        .map(|default| {
+            json!({
+                "config_path": default.config_path,
+                "package": default.package,
+                "parent": default.parent,
+                "is_self": default.is_self,
             })
-            .collect();
-        return Ok(json!({"defaults": defaults, "choices": list.choices}));
-    }
-    let config =
-        compose_with(&request, ComposeOptions::default()).map_err(|error| code_of(&error))?;
-    let texts = |stdout: String| {
-        let cwd = std::env::current_dir()
-            .unwrap_or_default()
-            .display()
-            .to_string();
-        let stdout = stdout.replace(&root, "{ROOT}").replace(&cwd, "{CWD}");
-        json!({"stdout": stdout.replace("version: 1.3.8\n", "version: {HYDRA_VERSION}\n")})
-    };
-    if let Some(part) = after(&["--info", "-i"]) {
-        let part = match part.as_str() {
-            "config" => InfoPart::Config,
-            "defaults" => InfoPart::Defaults,
-            "defaults-tree" => InfoPart::DefaultsTree,
-            "searchpath" => InfoPart::SearchPath,
-            _ => InfoPart::All,
-        };
-        return Ok(texts(config.info(part)));
-    }
-    let Some(part) = after(&["--cfg", "-c"]) else {
-        return Err("only --cfg and --info are run yet".to_owned());
-    };
-    let part = match part.as_str() {
-        "job" => ConfigPart::Job,
-        "hydra" => ConfigPart::Hydra,
-        _ => ConfigPart::All,
-    };
-    let resolve = flags.iter().any(|flag| flag == "--resolve");
-    let package = after(&["-p", "--package"]);
-    config
-        .print(part, package.as_deref(), resolve)
-        .map(texts)
-        .map_err(|error| code_of(&error))
+        })
+        .collect();
+    Ok(json!({"defaults": defaults, "choices": list.choices}))
 }

@@ -11,9 +11,10 @@
     reason = "this is a test, and its report is its output"
 )]
 
+mod arguments;
+mod commands;
 mod completion;
 mod library;
-mod runs;
 mod values;
 
 use std::collections::BTreeMap;

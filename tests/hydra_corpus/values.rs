@@ -138,3 +138,18 @@ pub(crate) fn override_to_json(value: &OverrideValue) -> Json {
         }),
     }
 }
+
+/// Tables with the corpus' own paths in them were padded for other paths.
+pub(crate) fn squeezed(text: &str) -> String {
+    if !text.contains("{ROOT}") && !text.contains("{CWD}") {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    for c in text.chars() {
+        let repeated = (c == ' ' || c == '-') && out.ends_with(c);
+        if !repeated {
+            out.push(c);
+        }
+    }
+    out
+}
