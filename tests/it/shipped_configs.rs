@@ -184,22 +184,33 @@ fn explain_says_where_a_value_comes_from() {
 }
 
 #[test]
-fn a_folder_of_ones_own_comes_before_the_shipped_files() {
+fn a_further_folder_adds_options_and_shadows_none() {
     let sandbox = Sandbox::new();
-    sandbox.write(
-        "own/cluster/bcm.yaml",
-        "partition: mine\njob_name_prefix: my-\nsrun_args: []\n",
-    );
-    let ran = sandbox.ptune(&["--config-dir", "own", "--dry-run"]);
+    let file = "partition: mine\njob_name_prefix: my-\nsrun_args: []\n";
+    sandbox.write("own/cluster/bcm.yaml", file);
+    sandbox.write("own/cluster/mine.yaml", file);
+    let ran = sandbox.ptune(&["--config-dir", "own", "cluster=mine", "--dry-run"]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
-    assert!(
-        ran.stdout.contains("#SBATCH --partition=mine\n"),
-        "{}",
-        ran.stdout
-    );
-    assert!(
-        ran.stdout.contains("#SBATCH --job-name=my-squad_gpt3_5b\n"),
-        "{}",
-        ran.stdout
-    );
+    for line in [
+        "#SBATCH --partition=mine\n",
+        "#SBATCH --job-name=my-squad_gpt3_5b\n",
+    ] {
+        assert!(ran.stdout.contains(line), "{}", ran.stdout);
+    }
+    let ran = sandbox.ptune(&["-cd", "own", "--dry-run"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert!(!ran.stdout.contains("partition=mine"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_configuration_path_stands_in_for_all_of_the_shipped_files() {
+    let sandbox = Sandbox::new();
+    sandbox.write("own/config.yaml", "defaults: [cluster: mine]\n");
+    sandbox.write("own/cluster/mine.yaml", "partition: mine\n");
+    let ran = sandbox.ptune(&["-cp", "own", "--cfg", "job"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "cluster:\n  partition: mine\n");
+    let ran = sandbox.ptune(&["-cp", "own", "cluster=bcm"]);
+    assert_eq!(ran.status, Some(2), "{}", ran.stdout);
+    assert!(ran.stderr.contains("mine"), "{}", ran.stderr);
 }
