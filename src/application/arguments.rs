@@ -4,6 +4,9 @@
 //! `--cfg=job`, an option whose value may be left out. One thing is wider: words may stand on both sides of an option,
 //! where argparse wants them together.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use crate::config::{ConfigPart, InfoPart};
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
@@ -313,7 +316,7 @@ impl<'a> Parser<'a> {
         if !unknown.is_empty() {
             return Err(self.unknown(&unknown));
         }
-        self.decide(arguments, &modes)
+        decide(arguments, &modes)
     }
 
     fn names(&self) -> impl Iterator<Item = (usize, &'static str)> + '_ {
@@ -505,49 +508,6 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Which of the modes counts; Hydra's order of checks.
-    fn decide(&self, mut arguments: Arguments, modes: &[Mode]) -> Result<Arguments, Diagnostic> {
-        if let Some(path) = &arguments.config_path
-            && (path.ends_with(".yaml") || path.ends_with(".yml"))
-        {
-            return Err(
-                Diagnostic::configuration("`--config-path` is a folder, found a file")
-                    .code("ValueError")
-                    .hint(split_path(path)),
-            );
-        }
-        if modes.contains(&Mode::Help) {
-            arguments.mode = Mode::Help;
-            return Ok(arguments);
-        }
-        let shows = modes.iter().any(|mode| matches!(mode, Mode::Cfg(_)));
-        if arguments.resolve && !shows {
-            return Err(
-                Diagnostic::configuration("`--resolve` goes with `--cfg` or `--help`")
-                    .code("ValueError")
-                    .hint("--cfg job --resolve"),
-            );
-        }
-        if modes.contains(&Mode::HydraHelp) {
-            arguments.mode = Mode::HydraHelp;
-            return Ok(arguments);
-        }
-        let mut asked: Vec<Mode> = vec![];
-        for mode in modes {
-            if !asked.contains(mode) {
-                asked.push(*mode);
-            }
-        }
-        if asked.len() > 1 {
-            return Err(Diagnostic::configuration(
-                "only one of `--run`, `--multirun`, `--cfg`, `--info` and `--shell-completion` at a time",
-            )
-            .code("ValueError"));
-        }
-        arguments.mode = asked.first().copied().unwrap_or_default();
-        Ok(arguments)
-    }
-
     fn unknown(&self, words: &[&str]) -> Diagnostic {
         let all: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
         let diagnostic = usage(format!("there is no option {}", all.join(", ")));
@@ -559,6 +519,49 @@ impl<'a> Parser<'a> {
             None => diagnostic.hint("--help lists the options"),
         }
     }
+}
+
+/// Which of the modes counts; Hydra's order of checks.
+fn decide(mut arguments: Arguments, modes: &[Mode]) -> Result<Arguments, Diagnostic> {
+    if let Some(path) = &arguments.config_path
+        && let Some("yaml" | "yml") = Path::new(path).extension().and_then(OsStr::to_str)
+    {
+        return Err(
+            Diagnostic::configuration("`--config-path` is a folder, found a file")
+                .code("ValueError")
+                .hint(split_path(path)),
+        );
+    }
+    if modes.contains(&Mode::Help) {
+        arguments.mode = Mode::Help;
+        return Ok(arguments);
+    }
+    let shows = modes.iter().any(|mode| matches!(mode, Mode::Cfg(_)));
+    if arguments.resolve && !shows {
+        return Err(
+            Diagnostic::configuration("`--resolve` goes with `--cfg` or `--help`")
+                .code("ValueError")
+                .hint("--cfg job --resolve"),
+        );
+    }
+    if modes.contains(&Mode::HydraHelp) {
+        arguments.mode = Mode::HydraHelp;
+        return Ok(arguments);
+    }
+    let mut asked: Vec<Mode> = vec![];
+    for mode in modes {
+        if !asked.contains(mode) {
+            asked.push(*mode);
+        }
+    }
+    if asked.len() > 1 {
+        return Err(Diagnostic::configuration(
+            "only one of `--run`, `--multirun`, `--cfg`, `--info` and `--shell-completion` at a time",
+        )
+        .code("ValueError"));
+    }
+    arguments.mode = asked.first().copied().unwrap_or_default();
+    Ok(arguments)
 }
 
 fn usage(title: impl Into<String>) -> Diagnostic {

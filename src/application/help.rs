@@ -8,7 +8,7 @@ use std::fmt::Write;
 use super::arguments::{OwnOption, options_help};
 use crate::config::{Config, ConfigPart, ConfigRepository};
 use crate::diag::Diagnostic;
-use crate::yaml::Value;
+use crate::yaml::{Node, Value};
 
 /// The text of `--help`. `program` stands in for the template that nobody replaced.
 ///
@@ -20,14 +20,24 @@ pub(super) fn application_help(
     options: &[OwnOption],
     resolve: bool,
 ) -> Result<String, Diagnostic> {
-    let replaced = config
-        .choice("hydra/help")
-        .is_some_and(|choice| choice != "default");
+    let replaced = is_replaced(config)?;
     let template = match program {
         Some(template) if !replaced => template.to_owned(),
         _ => text_at(config, "hydra.help.template")?,
     };
     fill(&template, config, options, resolve)
+}
+
+/// Whether the configuration has help texts of its own: another option of `hydra/help`, or other values.
+fn is_replaced(config: &Config) -> Result<bool, Diagnostic> {
+    let Some(ours) = config.repository().load("hydra/help/default")? else {
+        return Ok(true);
+    };
+    let is_ours = |name: &str| {
+        let found = config.full().descendant(&format!("hydra.help.{name}"));
+        found.and_then(Node::as_str) == ours.content.child(name).and_then(Node::as_str)
+    };
+    Ok(!["header", "footer", "template"].into_iter().all(is_ours))
 }
 
 /// The text of `--hydra-help`.
@@ -72,8 +82,14 @@ fn fill(
             .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
             .unwrap_or(inside.len());
         let name = &inside[..end];
-        if braces == 1 && !inside[end..].starts_with('}') {
-            return Err(unknown_name(name));
+        let is_name = name.starts_with(|c: char| !c.is_ascii_digit());
+        if !is_name || (braces == 1 && !inside[end..].starts_with('}')) {
+            return Err(Diagnostic::configuration(format!(
+                "the help template has a `$` that begins no name: `{}`",
+                shown(rest)
+            ))
+            .note("`$$` is a dollar")
+            .code("ValueError"));
         }
         match name {
             "FLAGS_HELP" => out.push_str(&options_help(options)),
@@ -87,6 +103,11 @@ fn fill(
     out.push_str(rest);
     out.push('\n');
     Ok(out)
+}
+
+/// A dollar and the line behind it.
+fn shown(rest: &str) -> String {
+    format!("${}", rest.lines().next().unwrap_or(""))
 }
 
 fn unknown_name(name: &str) -> Diagnostic {

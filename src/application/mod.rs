@@ -20,7 +20,7 @@ use crate::config::interpolation::Resolvers;
 use crate::config::{
     ComposeOptions, ComposeRequest, Config, ConfigRepository, ConfigSource, InfoPart,
     SearchPathEntry, compose_with, defaults_list_text, defaults_tree_text, list_defaults,
-    search_path_entry,
+    plugins_text, search_path_entry,
 };
 use crate::diag::{Diagnostic, Location};
 use arguments::{Arguments, Mode, OwnOption};
@@ -53,14 +53,19 @@ impl Application<'_> {
     /// A `--config-dir` that is no folder.
     pub fn repository(&self, arguments: &Arguments) -> Result<ConfigRepository, Diagnostic> {
         let mut entries: Vec<SearchPathEntry> = match &arguments.config_path {
-            Some(path) => vec![search_path_entry("main", path)?],
+            Some(path) if path.contains("://") => vec![search_path_entry("main", path)?],
+            // Listings show it from the root as Hydra's do, messages as it was typed.
+            Some(path) => vec![SearchPathEntry {
+                path: absolute(path).display().to_string(),
+                ..SearchPathEntry::new("main", ConfigSource::Folder(path.into()))
+            }],
             None => (self.sources)(&arguments.words)
                 .into_iter()
                 .map(|source| SearchPathEntry::new("main", source))
                 .collect(),
         };
         if let Some(folder) = &arguments.config_dir {
-            let folder = std::path::absolute(folder).unwrap_or_else(|_| PathBuf::from(folder));
+            let folder = absolute(folder);
             if !folder.is_dir() {
                 return Err(Diagnostic::configuration("`--config-dir` is not a folder")
                     .at(Location::file(folder.display()))
@@ -98,18 +103,19 @@ impl Application<'_> {
             config_name: self.config_name(arguments),
             overrides: words,
         };
-        let config = compose_with(
-            &request,
-            ComposeOptions {
-                job_name: Some(self.name.to_owned()),
-                resolvers: self.resolvers.clone(),
-                ..ComposeOptions::default()
-            },
-        )?;
+        let config = compose_with(&request, self.compose_options())?;
         for text in config.warnings() {
             (self.warn)(&Diagnostic::configuration(text.as_str()));
         }
         Ok(config)
+    }
+
+    fn compose_options(&self) -> ComposeOptions {
+        ComposeOptions {
+            job_name: Some(self.name.to_owned()),
+            resolvers: self.resolvers.clone(),
+            ..ComposeOptions::default()
+        }
     }
 
     /// Does what a command line that was taken apart asks for, and returns the exit status.
@@ -130,7 +136,13 @@ impl Application<'_> {
                 help::application_help(&config, self.help, self.options, arguments.resolve)?
             }
             Mode::HydraHelp => {
-                let config = self.composed(arguments, &repository, &arguments.words)?;
+                // It is about no configuration in particular.
+                let request = ComposeRequest {
+                    repository: &repository,
+                    config_name: None,
+                    overrides: &arguments.words,
+                };
+                let config = compose_with(&request, self.compose_options())?;
                 help::hydra_help(&config, self.options)?
             }
             Mode::Cfg(part) => {
@@ -148,6 +160,7 @@ impl Application<'_> {
                     _ => defaults_tree_text(&list.tree),
                 }
             }
+            Mode::Info(InfoPart::Plugins) => plugins_text(),
             Mode::Info(part) => {
                 let config = self.composed(arguments, &repository, &arguments.words)?;
                 config.info(part)
@@ -169,4 +182,9 @@ impl Application<'_> {
         out.write_all(text.as_bytes())?;
         Ok(0)
     }
+}
+
+/// A folder's path from the root.
+fn absolute(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
 }

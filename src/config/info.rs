@@ -31,7 +31,7 @@ impl Config {
             title(&mut out, concat!("ptune ", env!("CARGO_PKG_VERSION")), '=');
         }
         if matches!(part, InfoPart::All | InfoPart::Plugins) {
-            plugins(&mut out);
+            out.push_str(&plugins_text());
         }
         if matches!(
             part,
@@ -114,7 +114,9 @@ pub fn defaults_list_text(defaults: &[ResultDefault]) -> String {
 }
 
 /// The parts that Hydra finds as plugins, under the names that it lists.
-fn plugins(out: &mut String) {
+pub fn plugins_text() -> String {
+    let mut text = String::new();
+    let out = &mut text;
     title(out, "Installed Hydra Plugins", '*');
     for (kind, names) in [
         (
@@ -138,6 +140,7 @@ fn plugins(out: &mut String) {
             line(out, &format!("\t\t{name}"));
         }
     }
+    text
 }
 
 fn line(out: &mut String, text: &str) {

@@ -27,6 +27,6 @@ pub use compose::{
     ComposeOptions, ComposeRequest, Config, ConfigPart, compose, compose_with, integer,
     list_defaults, plan, search_path_entry, searched,
 };
-pub use info::{InfoPart, defaults_list_text, defaults_tree_text};
+pub use info::{InfoPart, defaults_list_text, defaults_tree_text, plugins_text};
 pub use repository::{ConfigRepository, ConfigSource, SearchPathEntry, check_texts, load_text};
 pub use resolved::ResolvedConfig;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 mod cli_messages;
+mod command_line;
 mod compose;
 mod config_verbs;
 mod launch_local;

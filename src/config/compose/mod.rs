@@ -113,12 +113,14 @@ fn compose_reporting(
     })
 }
 
+type Listed = (ConfigRepository, Vec<(Override, Origin)>, DefaultsList);
+
 /// Everything before the first value is merged: search path, words and the defaults list with Hydra's own files.
 fn listed(
     request: &ComposeRequest<'_>,
     multirun: bool,
     report: &mut Report,
-) -> Result<(ConfigRepository, Vec<(Override, Origin)>, DefaultsList), Diagnostic> {
+) -> Result<Listed, Diagnostic> {
     let texts = request.repository.texts();
     check_main(request)?;
     let words = parse_words(request.overrides, texts, report);
