@@ -80,20 +80,20 @@ pub struct OwnOption {
 
 /// How many words an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Takes {
+pub(super) enum Takes {
     Nothing,
     One,
     OneOrNothing,
 }
 
 /// One option, whoever's it is.
-struct Spec {
-    names: &'static [&'static str],
-    takes: Takes,
+pub(super) struct Spec {
+    pub(super) names: &'static [&'static str],
+    pub(super) takes: Takes,
     /// Called so in the help.
-    value: &'static str,
-    choices: &'static [&'static str],
-    help: &'static str,
+    pub(super) value: &'static str,
+    pub(super) choices: &'static [&'static str],
+    pub(super) help: &'static str,
 }
 
 const INFO: &[&str] = &[
@@ -107,7 +107,7 @@ const INFO: &[&str] = &[
 const CFG: &[&str] = &["job", "hydra", "all"];
 
 /// Hydra's options. The first name is the one that messages use.
-const SPECS: &[Spec] = &[
+pub(super) const SPECS: &[Spec] = &[
     spec(&["--help", "-h"], "print this help"),
     spec(&["--hydra-help"], "print the help of the composition"),
     spec(&["--version"], "print the version"),
@@ -216,12 +216,6 @@ pub fn options_help(own: &[OwnOption]) -> String {
         .iter()
         .map(|(names, help)| format!("  {names:34} {help}\n"))
         .collect()
-}
-
-/// Names of all options, for completion.
-pub fn option_names(own: &[OwnOption]) -> Vec<&'static str> {
-    let names = SPECS.iter().map(|spec| spec.names[0]);
-    names.chain(own.iter().map(|option| option.name)).collect()
 }
 
 /// An option that a word names: which, under what name, and the value behind `=` or behind one letter.

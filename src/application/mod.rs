@@ -42,6 +42,10 @@ pub struct Application<'a> {
     pub options: &'a [OwnOption],
     /// Its help, in place of the composition's.
     pub help: Option<&'a str>,
+    /// Its commands besides being composed, for completion.
+    pub commands: &'a dyn Fn() -> Vec<completion::Command>,
+    /// Values of keys that no file tells, for completion.
+    pub known_values: &'a [completion::KnownValues<'a>],
     /// Tells its user something that is no error.
     pub warn: &'a dyn Fn(&Diagnostic),
 }
@@ -166,7 +170,7 @@ impl Application<'_> {
                 config.info(part)
             }
             Mode::ShellCompletion => {
-                return Err(Diagnostic::configuration("completion is not wired yet").into());
+                return completion::shell_completion(self, arguments, &repository, out);
             }
             Mode::Run | Mode::Multirun => {
                 let composition = Composition {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::arguments::{ComposeArguments, verbs};
-use super::embedded;
+use super::{completion, embedded};
 use crate::application::arguments::{Arguments, Mode, OwnOption, parse};
 use crate::application::{Application, Job, Task};
 use crate::config::{Config, ConfigSource};
@@ -78,6 +78,8 @@ fn application(help: &str) -> Application<'_> {
         resolvers: crate::config::interpolation::Resolvers::default(),
         options: OPTIONS,
         help: Some(help),
+        commands: &completion::commands,
+        known_values: &completion::KNOWN_VALUES,
         warn: &super::warn,
     }
 }

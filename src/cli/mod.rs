@@ -4,6 +4,7 @@
 //! is a first word that none of Hydra's can be.
 
 mod arguments;
+mod completion;
 mod config;
 mod embedded;
 mod jobs;

@@ -111,6 +111,8 @@ fn run(corpus: &Corpus, row: &Json) -> Ran {
         resolvers: Resolvers::default(),
         options: &[],
         help: None,
+        commands: &Vec::new,
+        known_values: &[],
         warn: &|_| {},
     };
     let mut stdout = vec![];

@@ -4,6 +4,7 @@
 
 mod cli_messages;
 mod command_line;
+mod completion;
 mod compose;
 mod config_verbs;
 mod launch_local;

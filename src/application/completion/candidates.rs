@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::line::{HYDRA_OPTIONS, Line};
+use super::line::{Line, hydra_options};
 use crate::config::interpolation::{Graph, ResolveErrorKind};
 use crate::config::override_grammar::parse_override;
 use crate::config::{
@@ -23,7 +23,8 @@ pub fn candidates(
     config_name: Option<&str>,
     line: &str,
 ) -> Vec<String> {
-    let parsed = Line::of(line.split_whitespace(), &HYDRA_OPTIONS);
+    let options = hydra_options();
+    let parsed = Line::of(line.split_whitespace(), &options);
     let mut words = parsed.words.clone();
     let word = if line.is_empty() || line.ends_with(' ') {
         String::new()

@@ -2,8 +2,9 @@
 //! the options that the line itself gives (`--config-path`, `--config-name`), and the words of [`super::words`].
 
 use super::candidates::Situation;
-use super::line::{Line, Takes, named};
+use super::line::{Line, named};
 use super::words;
+use crate::application::arguments::{Arguments, OwnOption, SPECS, Takes};
 use crate::config::ConfigRepository;
 use crate::sys::env_vars;
 use crate::sys::shell_words::shell_words;
@@ -64,23 +65,10 @@ pub struct CommandOption {
     pub short: String,
     /// What it is for, on one line.
     pub about: String,
-    /// How it takes its value.
-    pub takes: Takes,
-    /// What its value is.
-    pub expects: Expects,
-}
-
-/// Options of the line that say where the configuration is; the last of each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// `--config-path`
-    pub config_path: Option<String>,
-    /// `--config-name`
-    pub config_name: Option<String>,
-    /// `--config-dir`
-    pub config_dir: Option<String>,
-    /// The words so far.
-    pub words: Vec<String>,
+    /// What its value is; nothing where it takes none.
+    pub expects: Option<Expects>,
+    /// Whether the value may be left out.
+    pub is_optional: bool,
 }
 
 /// What is being completed.
@@ -88,11 +76,32 @@ pub struct Asked<'a> {
     /// The program.
     pub command: &'a Command,
     /// Where the configuration of a line is; nothing where it is nowhere.
-    pub repository: &'a dyn Fn(&Place) -> Option<ConfigRepository>,
+    pub repository: &'a dyn Fn(&Arguments) -> Option<ConfigRepository>,
     /// The primary file where the line names none.
     pub config_name: Option<&'a str>,
-    /// Keys whose values are among a few, for those that the files do not tell.
-    pub values: &'a [(&'a str, &'a [&'a str])],
+    /// Keys whose values are among a few, which the files do not tell.
+    pub values: &'a [KnownValues<'a>],
+}
+
+/// The values that a key can have.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownValues<'a> {
+    /// The dotted key.
+    pub key: &'a str,
+    /// Its values, or the items of its list.
+    pub values: &'a [&'a str],
+    /// Whether it is a list of them.
+    pub is_list: bool,
+}
+
+impl CommandOption {
+    fn takes(&self) -> Takes {
+        match self.expects {
+            None => Takes::Nothing,
+            Some(_) if self.is_optional => Takes::OneOrNothing,
+            Some(_) => Takes::One,
+        }
+    }
 }
 
 impl Candidate {
@@ -117,6 +126,23 @@ impl Candidate {
     }
 }
 
+impl Command {
+    fn expects(&self, position: usize) -> Option<&Expects> {
+        self.words.get(position).or(self.words.last())
+    }
+
+    /// The words that choose and change the configuration; others may be a key or a folder.
+    fn configuration_words(&self, words: &[String]) -> Vec<String> {
+        let is_one = |position| self.expects(position) == Some(&Expects::Configuration);
+        words
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| is_one(*position))
+            .map(|(_, word)| word.clone())
+            .collect()
+    }
+}
+
 /// What can follow on a line that begins with the program's name, sorted.
 pub fn helpful(asked: &Asked<'_>, line: &str) -> Vec<Candidate> {
     let mut words = shell_words(line);
@@ -136,13 +162,14 @@ pub fn helpful(asked: &Asked<'_>, line: &str) -> Vec<Candidate> {
     let table: Vec<(&str, &str, Takes)> = command
         .options
         .iter()
-        .map(|option| (option.long.as_str(), option.short.as_str(), option.takes))
+        .map(|option| (option.long.as_str(), option.short.as_str(), option.takes()))
         .collect();
     let line = Line::of(words.iter().map(String::as_str), &table);
     let mut found = vec![];
     if let Some((option, takes)) = line.open.and_then(|open| named(open, &table)) {
-        found.extend(values(asked, &line, option_expects(command, option), &word));
-        if takes == Takes::Value {
+        let expects = option_expects(command, option);
+        found.extend(values(asked, command, &line, expects, &word));
+        if takes == Takes::One {
             return sorted(found);
         }
     }
@@ -168,7 +195,7 @@ pub fn helpful(asked: &Asked<'_>, line: &str) -> Vec<Candidate> {
     }
     let expects = command.words.get(line.words.len()).or(command.words.last());
     if let Some(expects) = expects {
-        found.extend(values(asked, &line, Some(expects), &word));
+        found.extend(values(asked, command, &line, Some(expects), &word));
     }
     sorted(found)
 }
@@ -181,7 +208,7 @@ fn sorted(mut found: Vec<Candidate>) -> Vec<Candidate> {
 
 fn option_expects<'c>(command: &'c Command, long: &str) -> Option<&'c Expects> {
     let option = command.options.iter().find(|option| option.long == long)?;
-    Some(&option.expects)
+    option.expects.as_ref()
 }
 
 /// Options that begin as the word does, or the values of the one before `=`.
@@ -196,7 +223,7 @@ fn options(
         let Some((long, _)) = named(name, table) else {
             return vec![];
         };
-        return values(asked, line, option_expects(command, long), value)
+        return values(asked, command, line, option_expects(command, long), value)
             .into_iter()
             .map(|candidate| candidate.after(&format!("{name}=")))
             .collect();
@@ -218,23 +245,24 @@ fn options(
 
 fn values(
     asked: &Asked<'_>,
+    command: &Command,
     line: &Line<'_>,
     expects: Option<&Expects>,
     word: &str,
 ) -> Vec<Candidate> {
     let text = |name: &str| line.value(name).map(str::to_owned);
-    let place = Place {
+    let place = Arguments {
         config_path: text("--config-path"),
         config_name: text("--config-name"),
         config_dir: text("--config-dir"),
-        words: line.words.clone(),
+        words: command.configuration_words(&line.words),
+        ..Arguments::default()
     };
     let in_situation = |look: &dyn Fn(&Situation<'_>) -> Vec<Candidate>| {
         let Some(repository) = (asked.repository)(&place) else {
             return vec![];
         };
         let multirun = line.has("--multirun");
-        // The words before may be those of a verb, such as the key of `config explain`.
         look(&Situation::new(
             &repository,
             place.config_name.as_deref().or(asked.config_name),
@@ -297,4 +325,47 @@ pub(super) fn paths(word: &str, only_folders: bool) -> Vec<Candidate> {
             }
         })
         .collect()
+}
+
+/// The options of a program that is composed: Hydra's and its own.
+pub fn launcher_options(own: &[OwnOption]) -> Vec<CommandOption> {
+    let hydra = SPECS.iter().map(|spec| {
+        let expects = match (spec.takes, spec.names[0]) {
+            (Takes::Nothing, _) => None,
+            _ if !spec.choices.is_empty() => Some(Expects::OneOf(
+                spec.choices
+                    .iter()
+                    .map(|choice| ((*choice).to_owned(), String::new()))
+                    .collect(),
+            )),
+            (_, "--config-name") => Some(Expects::ConfigName),
+            (_, "--package") => Some(Expects::Key),
+            _ => Some(value_of(spec.value)),
+        };
+        CommandOption {
+            long: spec.names[0].to_owned(),
+            short: spec.names.get(1).copied().unwrap_or_default().to_owned(),
+            about: spec.help.to_owned(),
+            expects,
+            is_optional: spec.takes == Takes::OneOrNothing,
+        }
+    });
+    let own = own.iter().map(|option| CommandOption {
+        long: option.name.to_owned(),
+        short: String::new(),
+        about: option.help.to_owned(),
+        expects: option.value.map(value_of),
+        is_optional: false,
+    });
+    hydra.chain(own).collect()
+}
+
+/// What a value is, from what the help calls it.
+fn value_of(name: &str) -> Expects {
+    match name {
+        "FOLDER" => Expects::Folder,
+        "FILE" => Expects::File,
+        "KEY" => Expects::Key,
+        _ => Expects::Anything,
+    }
 }

@@ -1,34 +1,18 @@
 //! A command line that is not finished: which of its words choose the configuration and which options stand between
 //! them. Nothing is refused here, unlike in the parser of whole command lines.
 
-/// How an option takes its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
-    /// None.
-    Nothing,
-    /// The next word, or what follows `=`.
-    Value,
-    /// What follows `=`, or the next word where there is one (`--info`).
-    Perhaps,
-}
+use crate::application::arguments::{SPECS, Takes};
 
 /// Name, short name and kind of every option of Hydra.
-pub(super) const HYDRA_OPTIONS: [(&str, &str, Takes); 14] = [
-    ("--help", "-h", Takes::Nothing),
-    ("--hydra-help", "", Takes::Nothing),
-    ("--version", "", Takes::Nothing),
-    ("--cfg", "-c", Takes::Value),
-    ("--resolve", "", Takes::Nothing),
-    ("--package", "-p", Takes::Value),
-    ("--run", "-r", Takes::Nothing),
-    ("--multirun", "-m", Takes::Nothing),
-    ("--shell-completion", "-sc", Takes::Nothing),
-    ("--config-path", "-cp", Takes::Value),
-    ("--config-name", "-cn", Takes::Value),
-    ("--config-dir", "-cd", Takes::Value),
-    ("--experimental-rerun", "", Takes::Value),
-    ("--info", "-i", Takes::Perhaps),
-];
+pub(super) fn hydra_options() -> Vec<(&'static str, &'static str, Takes)> {
+    SPECS
+        .iter()
+        .map(|spec| {
+            let short = spec.names.get(1).copied().unwrap_or_default();
+            (spec.names[0], short, spec.takes)
+        })
+        .collect()
+}
 
 /// What the words of a line are.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -81,8 +65,8 @@ impl<'t> Line<'t> {
             match (value, takes) {
                 (Some(value), _) => self.options.push((long, value.to_owned())),
                 (None, Takes::Nothing) => self.options.push((long, String::new())),
-                (None, Takes::Value) => self.open = Some(long),
-                (None, Takes::Perhaps) => {
+                (None, Takes::One) => self.open = Some(long),
+                (None, Takes::OneOrNothing) => {
                     self.options.push((long, String::new()));
                     self.open = Some(long);
                 }
@@ -166,14 +150,15 @@ mod tests {
             "--pack=x",
             "-i",
         ];
-        let line = Line::of(words, &HYDRA_OPTIONS);
+        let options = hydra_options();
+        let line = Line::of(words, &options);
         assert_eq!(line.words, ["a=1", "-1"]);
         assert_eq!(line.value("--config-name"), Some("types"));
         assert_eq!(line.value("--cfg"), Some("job"));
         assert_eq!(line.value("--package"), Some("x"));
         assert!(line.has("--multirun"));
         assert_eq!(line.open, Some("--info"));
-        let line = Line::of(["--conf", "a=1", "--", "-m"], &HYDRA_OPTIONS);
+        let line = Line::of(["--conf", "a=1", "--", "-m"], &options);
         assert_eq!(line.words, ["a=1", "-m"]);
         assert!(line.options.is_empty());
     }

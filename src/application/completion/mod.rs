@@ -3,8 +3,11 @@
 mod candidates;
 mod helpful;
 mod line;
+mod shell;
 mod words;
 
 pub use candidates::candidates;
-pub use helpful::{Asked, Candidate, Command, CommandOption, Expects, Place, helpful};
-pub use line::Takes;
+pub use helpful::{
+    Asked, Candidate, Command, CommandOption, Expects, KnownValues, helpful, launcher_options,
+};
+pub use shell::shell_completion;

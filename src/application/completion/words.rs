@@ -3,7 +3,7 @@
 //! (`prompt_learning=t5/squad`), lists are completed item by item, and values come with quotes where they need them.
 
 use super::candidates::Situation;
-use super::helpful::{Candidate, paths};
+use super::helpful::{Candidate, KnownValues, paths};
 use crate::config::interpolation::{Graph, NodeId};
 use crate::config::override_grammar::{Element, OverrideValue, parse_override};
 use crate::config::{Config, ConfigRepository};
@@ -16,7 +16,7 @@ const DEPTH: usize = 4;
 /// What can follow, without order.
 pub(super) fn of(
     situation: &Situation<'_>,
-    known: &[(&str, &[&str])],
+    known: &[KnownValues<'_>],
     word: &str,
 ) -> Vec<Candidate> {
     let body = word.trim_start_matches(['+', '~']);
@@ -71,7 +71,7 @@ pub(super) fn keys(situation: &Situation<'_>, word: &str) -> Vec<Candidate> {
 
 fn after_equals(
     situation: &Situation<'_>,
-    known: &[(&str, &[&str])],
+    known: &[KnownValues<'_>],
     key: &str,
     value: &str,
 ) -> Vec<Candidate> {
@@ -83,8 +83,16 @@ fn after_equals(
     if value.starts_with(['.', '/', '~']) {
         return paths(value, false);
     }
-    if let Some((_, values)) = known.iter().find(|(name, _)| *name == key) {
-        let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+    if let Some(known) = known.iter().find(|known| known.key == key) {
+        let values: Vec<String> = known
+            .values
+            .iter()
+            .map(|value| (*value).to_owned())
+            .collect();
+        let value = match value {
+            "" if known.is_list => "[",
+            _ => value,
+        };
         return items(&values, value);
     }
     let Some(config) = situation.compose_what_works() else {
@@ -123,17 +131,25 @@ fn items(names: &[String], value: &str) -> Vec<Candidate> {
     let head = value.rfind(['[', ',']).map_or("", |at| &value[..=at]);
     let tail = value[head.len()..].trim_start();
     let given: Vec<&str> = head.split(['[', ',']).map(str::trim).collect();
-    let is_list = head.starts_with('[');
-    names
+    let names: Vec<&String> = names
         .iter()
         .filter(|name| name.starts_with(tail) && !given.contains(&name.as_str()))
-        .map(|name| Candidate {
-            text: format!("{head}{name}"),
-            about: String::new(),
-            // A list goes on with a comma or ends with a bracket.
-            is_whole: !is_list,
-        })
-        .collect()
+        .collect();
+    if !head.starts_with('[') {
+        let whole = |name: &&String| Candidate::whole(format!("{head}{name}"), "");
+        return names.iter().map(whole).collect();
+    }
+    match names[..] {
+        // The list goes on or ends.
+        [name] => vec![
+            Candidate::open(format!("{head}{name},"), "and more"),
+            Candidate::whole(format!("{head}{name}]"), "the last"),
+        ],
+        _ => names
+            .iter()
+            .map(|name| Candidate::open(format!("{head}{name}"), ""))
+            .collect(),
+    }
 }
 
 /// Groups that begin as the word does: for `+` those that the defaults list does not have, else those that it has.
@@ -161,17 +177,19 @@ fn groups(
         let has_options = !options_below(repository, &name, DEPTH).is_empty();
         let has_groups = !repository.groups(&name).is_empty();
         let (is_group, leads_on) = match config {
-            Some(config) if prefix == "+" => (
-                has_options && !config.choices().contains_key(&name),
-                has_groups,
-            ),
-            Some(config) => (
-                config.choices().contains_key(&name),
-                config.choices().keys().any(|key| {
+            Some(config) => {
+                let mut keys = config.choices().keys();
+                let has_below = keys.any(|key| {
                     key.strip_prefix(&name)
                         .is_some_and(|rest| rest.starts_with('/'))
-                }),
-            ),
+                });
+                let is_known = config.choices().contains_key(&name);
+                if prefix == "+" {
+                    (has_options && !is_known && !has_below, has_groups)
+                } else {
+                    (is_known, has_below)
+                }
+            }
             None => (has_options, has_groups),
         };
         if is_group {
