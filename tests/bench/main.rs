@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use candle_core::{Tensor, Var};
 use criterion::Criterion;
+use ptune::model::config::StackConfig;
 use ptune::model::{LanguageModel, LmInputs, LoadOptions, ModelConfig, Rows, toy};
 use ptune::sys::rng::SeededRng;
 
@@ -103,21 +104,28 @@ impl Batch {
         let layers = match model {
             LanguageModel::Gpt(gpt) => {
                 let c = &gpt.config;
-                let weights = c.hidden_size * (4 * c.hidden_size + 2 * c.feed_forward_size);
+                let (queries, keys) = (c.heads * c.head_size, c.key_value_heads * c.head_size);
+                let up = if c.gated { 2 } else { 1 };
+                let weights =
+                    c.hidden_size * (2 * queries + 2 * keys + (up + 1) * c.feed_forward_size);
                 // Causal attention needs half of the scores; two products forward, four backward.
-                let attention = squares * (6 * c.hidden_size) as f64;
+                let attention = squares * (6 * queries) as f64;
                 c.layers as f64 * (positions * (4 * weights) as f64 + attention)
             }
             LanguageModel::T5(t5) => {
                 let c = &t5.config;
-                let inner = c.heads * c.head_size;
-                let up = if c.gated { 2 } else { 1 };
-                let feed_forward = (up + 1) * c.hidden_size * c.feed_forward_size;
-                let layer = 4 * c.hidden_size * inner + feed_forward;
+                let sizes = |stack: &StackConfig| {
+                    let inner = stack.heads * stack.head_size;
+                    let up = if stack.gated { 2 } else { 1 };
+                    let feed_forward = (up + 1) * c.hidden_size * stack.feed_forward_size;
+                    (inner, 4 * c.hidden_size * inner + feed_forward)
+                };
+                let (inner, layer) = sizes(&c.encoder);
                 let encoder = positions * (4 * layer) as f64 + squares * (12 * inner) as f64;
+                let (inner, layer) = sizes(&c.decoder);
                 let cross = positions * (8 * c.hidden_size * inner) as f64;
                 let decoder = losses * (4 * (layer + 2 * c.hidden_size * inner)) as f64;
-                c.encoder_layers as f64 * encoder + c.decoder_layers as f64 * (cross + decoder)
+                c.encoder.layers as f64 * encoder + c.decoder.layers as f64 * (cross + decoder)
             }
         };
         layers + 4.0 * losses * vocabulary

@@ -181,15 +181,21 @@ fn gpt_neox(keys: &mut Keys<'_>) -> GptConfig {
     }
 }
 
-/// `rope_theta` and `rope_scaling`.
+/// `rope_theta` and `rope_scaling`, which transformers 5 writes together as `rope_parameters`.
 fn rotary(keys: &mut Keys<'_>, head_size: usize, base: &str, max_positions: usize) -> Rotary {
-    let base = keys.number(base, 10_000.0);
+    let section = if keys.has_section("rope_parameters") {
+        "rope_parameters"
+    } else {
+        "rope_scaling"
+    };
+    let outside = keys.number(base, 10_000.0);
+    let base = keys.section(section, |keys| keys.number("rope_theta", outside));
     keys.check_channels(head_size, head_size);
-    let kind = keys.value("rope_scaling").map(|scaling| {
+    let kind = keys.value(section).map(|scaling| {
         let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
         kind.and_then(Value::as_str).unwrap_or("default").to_owned()
     });
-    let scaling = keys.section("rope_scaling", |keys| match kind.as_deref() {
+    let scaling = keys.section(section, |keys| match kind.as_deref() {
         None | Some("default") => RotaryScaling::None,
         Some("linear") => RotaryScaling::Linear {
             factor: keys.number("factor", 1.0),
