@@ -133,9 +133,8 @@ impl MegatronCheckpoint {
         }
         let Some(&(last_stage, _)) = members.keys().next_back() else {
             return Err(malformed(if files.names().any(is_distributed) {
-                "its weights are a distributed checkpoint (folder `model_weights`, megatron-core), which is not read \
-                 here; NeMo writes `model_weights.ckpt` when it saves the model again with \
-                 `model.dist_ckpt_format=null`, or convert it to Hugging Face and use that folder"
+                "its weights are a distributed checkpoint of megatron-core (folder `model_weights`), which is not read \
+                 here; NeMo's converters to Hugging Face make a folder of it that is"
                     .to_owned()
             } else {
                 let names: Vec<&str> = files.names().take(10).collect();
