@@ -123,14 +123,17 @@ Exit status: 0 done, 1 a job failed, 2 the command line or configuration is wron
     )
 }
 
-/// A word without `=` is a command that does not exist, or a slip.
+/// A first word that is a plain name is a verb that does not exist; other words without `=` are slips, which the
+/// composition explains.
 fn check_words(words: &[String]) -> Result<(), Diagnostic> {
-    let Some(word) = words
-        .iter()
-        .find(|word| !word.contains('=') && !word.starts_with('~'))
-    else {
+    let Some(word) = words.first() else {
         return Ok(());
     };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let blanks_around_equal = words.get(1).is_some_and(|word| word.starts_with('='));
+    if !word.chars().all(is_name) || blanks_around_equal {
+        return Ok(());
+    }
     let diagnostic = Diagnostic::configuration(format!(
         "`{word}` is neither a command nor of the form `key=value`"
     ))
@@ -182,9 +185,10 @@ impl Task for Launcher<'_> {
         let config = job.config;
         // Sections that no stage of this command line reads may stay without values.
         let mut keys = Settings::KEYS.to_vec();
-        let stages = Settings::read(&config.resolve_sections(&keys)?)?.stages;
+        let stages = stages::asked_for(&config.resolve_sections(&["stages"])?)?;
         keys.extend(stages.iter().map(|stage| stage.name()));
         let resolved = config.resolve_sections(&keys)?;
+        stages::check(&resolved, config.choices(), &stages)?;
         let settings = Settings::read(&resolved)?;
         let plan = stages::plan(
             &resolved,

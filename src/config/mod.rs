@@ -28,5 +28,6 @@ pub use compose::{
     list_defaults, plan, search_path_entry, searched,
 };
 pub use info::{InfoPart, defaults_list_text, defaults_tree_text, plugins_text};
+pub(crate) use report::together;
 pub use repository::{ConfigRepository, ConfigSource, SearchPathEntry, check_texts, load_text};
 pub use resolved::ResolvedConfig;

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
 use super::compose::set;
+use super::defaults_list::shortened;
 use super::repository::{load_text, placed};
-use crate::diag::source::SourceMap;
+use crate::diag::source::{Origin, SourceMap};
 use crate::diag::suggest::did_you_mean;
 use crate::diag::{Diagnostic, Location};
 use crate::yaml::python_text::key_text;
@@ -18,12 +20,22 @@ use crate::yaml::{Integer, Key, Mapping, Node, Value, to_yaml};
 pub struct ResolvedConfig {
     root: Node,
     texts: SourceMap,
+    /// Values that are `???` because they refer to one, each with the key and the place of that one.
+    because: Vec<(String, (String, Origin))>,
 }
 
 impl ResolvedConfig {
     /// A resolved tree with the texts its origins point into.
-    pub(crate) fn new(root: Node, texts: SourceMap) -> Self {
-        Self { root, texts }
+    pub(crate) fn new(
+        root: Node,
+        texts: SourceMap,
+        because: Vec<(String, (String, Origin))>,
+    ) -> Self {
+        Self {
+            root,
+            texts,
+            because,
+        }
     }
 
     /// The whole tree.
@@ -43,6 +55,11 @@ impl ResolvedConfig {
             .and_then(Node::as_str)
     }
 
+    /// The value at a dotted key as serde's tree.
+    pub fn value(&self, key: &str) -> Option<serde_yaml::Value> {
+        self.get(key).map(to_serde)
+    }
+
     /// `file:line:column` of the value at a dotted key, or of its nearest written parent.
     pub fn location(&self, key: &str) -> Option<Location> {
         let mut at = key;
@@ -56,7 +73,8 @@ impl ResolvedConfig {
         }
     }
 
-    fn with_place(&self, diagnostic: Diagnostic, key: &str) -> Diagnostic {
+    /// A message with the place of the value at a dotted key, or of its nearest written parent.
+    pub(crate) fn with_place(&self, diagnostic: Diagnostic, key: &str) -> Diagnostic {
         let mut at = key;
         loop {
             if let Some(node) = self.get(at)
@@ -73,7 +91,12 @@ impl ResolvedConfig {
 
     /// The part at a dotted key as a configuration of its own, under its last name or at the root.
     pub fn select_subtree(&self, key: &str) -> Option<Self> {
-        Some(Self::new(self.get(key)?.clone(), self.texts.clone()))
+        // Keys of a section of its own are other keys.
+        Some(Self::new(
+            self.get(key)?.clone(),
+            self.texts.clone(),
+            vec![],
+        ))
     }
 
     /// Sets the value at a dotted key; mappings on the way are made, scalars on the way are replaced.
@@ -129,26 +152,51 @@ impl ResolvedConfig {
         diagnostic
     }
 
-    /// One report for every key that must still be given.
+    /// One report for every key that must still be given. Values that only refer to one are told of with it.
     pub fn missing_report(&self, keys: &[String]) -> Diagnostic {
-        let title = match keys {
-            [key] => format!("`{key}` must be given"),
-            _ => format!("{} values must be given", keys.len()),
+        const SHOWN: usize = 10;
+        let mut needed: IndexMap<&str, (Origin, Vec<&str>)> = IndexMap::new();
+        for key in keys {
+            if let Some((_, (target, origin))) = self.because.iter().find(|(from, _)| from == key) {
+                let entry = needed.entry(target).or_insert((*origin, vec![]));
+                entry.1.push(key);
+            } else {
+                let origin = self.get(key).map_or(Origin::COMPUTED, |node| node.origin);
+                needed.entry(key).or_insert((origin, vec![]));
+            }
+        }
+        let by = |users: &[&str]| match users {
+            [] => None,
+            users => {
+                let users: Vec<String> = users.iter().map(|key| format!("`{key}`")).collect();
+                let users: Vec<&str> = users.iter().map(String::as_str).collect();
+                Some(format!("needed by {}", shortened(&users)))
+            }
         };
-        let mut diagnostic = Diagnostic::configuration(title);
+        let words: Vec<String> = needed
+            .keys()
+            .take(SHOWN)
+            .map(|key| format!("{key}=…"))
+            .collect();
+        let mut diagnostic;
+        if let (1, Some((key, (origin, users)))) = (needed.len(), needed.first()) {
+            diagnostic = Diagnostic::configuration(format!("`{key}` must be given"));
+            diagnostic = placed(diagnostic, *origin, &self.texts);
+            diagnostic.notes.extend(by(users));
+        } else {
+            diagnostic =
+                Diagnostic::configuration(format!("{} values must be given", needed.len()));
+            for (key, (origin, users)) in needed.iter().take(SHOWN) {
+                let place = self.texts.location(*origin);
+                let place = place.map(|place| place.to_string());
+                let facts: Vec<String> = place.into_iter().chain(by(users)).collect();
+                diagnostic = diagnostic.note(format!("`{key}` is ???: {}", facts.join(", ")));
+            }
+            if needed.len() > SHOWN {
+                diagnostic = diagnostic.note(format!("… and {} more", needed.len() - SHOWN));
+            }
+        }
         diagnostic.code = Some("MissingMandatoryValue");
-        for key in keys.iter().take(10) {
-            if let Some(location) = self.location(key) {
-                diagnostic = diagnostic.at(location);
-            }
-            if keys.len() > 1 {
-                diagnostic = diagnostic.note(format!("`{key}` is ???"));
-            }
-        }
-        if keys.len() > 10 {
-            diagnostic = diagnostic.note(format!("… and {} more", keys.len() - 10));
-        }
-        let words: Vec<String> = keys.iter().take(10).map(|key| format!("{key}=…")).collect();
         diagnostic.hint(format!("add to the command line: {}", words.join(" ")))
     }
 
@@ -215,7 +263,7 @@ impl ResolvedConfig {
                 &texts,
             ));
         }
-        Ok(Self::new(root, texts))
+        Ok(Self::new(root, texts, vec![]))
     }
 }
 

@@ -98,7 +98,8 @@ impl Section for DataPreparation {
             format!("`{}` is not known, expected squad", self.dataset),
         );
         problems.require(
-            self.dev_file.is_some() != self.train_articles.is_some(),
+            self.dev_file.is_some() != self.train_articles.is_some()
+                || !problems.knows(&["dev_file", "train_articles"]),
             "dev_file",
             "give either `dev_file` or `train_articles`, so that test rows are not training rows",
         );

@@ -18,7 +18,9 @@ mod task_template;
 mod trainer;
 mod training;
 
-pub use check::{Problems, Section, UnknownKey, read_section, read_value, unknown_keys};
+pub use check::{
+    Problems, Section, UnknownKey, read_section, read_value, section_problems, unknown_keys,
+};
 pub use cluster::ClusterSection;
 pub use conversion::{Conversion, ConversionModel, ConversionRun};
 pub use data_preparation::{DataPreparation, DataPreparationRun};

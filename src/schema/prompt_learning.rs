@@ -460,7 +460,16 @@ impl PromptLearning {
         let model_parallel = model
             .tensor_model_parallel_size
             .saturating_mul(model.pipeline_model_parallel_size);
-        if devices == 0
+        let read = problems.knows(&[
+            "trainer.devices",
+            "trainer.num_nodes",
+            "model.tensor_model_parallel_size",
+            "model.pipeline_model_parallel_size",
+            "model.micro_batch_size",
+            "model.global_batch_size",
+        ]);
+        if !read
+            || devices == 0
             || model_parallel == 0
             || model.micro_batch_size == 0
             || model.global_batch_size == 0
@@ -517,6 +526,38 @@ impl PromptLearning {
             "model.data.train_ds",
             "is empty: name the files to train on",
         );
+        if !problems.knows(&[
+            "model.task_templates",
+            "model.new_tasks",
+            "model.existing_tasks",
+        ]) {
+            return;
+        }
+        for (index, template) in model.task_templates.iter().enumerate() {
+            let splits: usize = template.virtual_token_splits.iter().sum();
+            problems.require(
+                template.virtual_token_splits.is_empty() || splits == template.total_virtual_tokens,
+                &format!("model.task_templates.{index}.virtual_token_splits"),
+                format!(
+                    "add up to {splits}, and `total_virtual_tokens` is {}",
+                    template.total_virtual_tokens
+                ),
+            );
+            let markers = template
+                .prompt_template
+                .matches("<|VIRTUAL_PROMPT_")
+                .count();
+            problems.require(
+                template.virtual_token_splits.is_empty()
+                    || markers == 0
+                    || markers == template.virtual_token_splits.len(),
+                &format!("model.task_templates.{index}.virtual_token_splits"),
+                format!(
+                    "{} splits for {markers} markers `<|VIRTUAL_PROMPT_k|>` in `prompt_template`",
+                    template.virtual_token_splits.len()
+                ),
+            );
+        }
         for task in model.new_tasks.iter().chain(&model.existing_tasks) {
             problems.require(
                 model

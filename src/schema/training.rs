@@ -71,7 +71,8 @@ impl DataSection {
     pub(super) fn validate(&self, problems: &mut Problems) {
         if let Some(longest) = self.max_seq_length {
             problems.require(
-                longest >= self.min_seq_length.max(1),
+                longest >= self.min_seq_length.max(1)
+                    || !problems.knows(&["model.data.min_seq_length"]),
                 "model.data.max_seq_length",
                 format!("{longest} is less than `model.data.min_seq_length`"),
             );
@@ -191,7 +192,7 @@ impl OptimSection {
                 format!("`{}` is not known, expected CosineAnnealing", sched.name),
             );
             problems.require(
-                sched.min_lr <= self.lr,
+                sched.min_lr <= self.lr || !problems.knows(&["model.optim.lr"]),
                 "model.optim.sched.min_lr",
                 format!(
                     "{} is greater than `model.optim.lr` ({})",

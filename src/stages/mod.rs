@@ -1,6 +1,7 @@
 //! The stages of a command line, planned as jobs: all of them are read, checked and laid out before the first is
 //! handed over.
 
+mod check;
 mod check_inputs;
 mod conversion;
 mod data_preparation;
@@ -13,9 +14,10 @@ mod sweep;
 
 use std::path::PathBuf;
 
+pub use check::check;
 pub use hand_over::{Launched, launch};
 pub use plan::{Plan, PlannedJob, plan};
-pub use settings::{Settings, switch};
+pub use settings::{Settings, asked_for, switch};
 pub use sweep::Sweep;
 
 use crate::launch::Resources;

@@ -67,7 +67,7 @@ pub fn plan(
     let mut config = config.clone();
     let mut warnings = vec![];
     if settings.cluster.cluster_type == ClusterType::Interactive {
-        one_rank(&mut config, settings);
+        one_rank(&mut config, &settings.stages);
     }
     let mut jobs: Vec<PlannedJob> = vec![];
     for stage in settings.stages.iter().copied() {
@@ -133,11 +133,11 @@ pub(super) fn after(settings: &Settings, id: String) -> Dependency {
 }
 
 /// `prompt_learning: null` in the defaults list leaves the section out altogether.
-fn require_choice(
+pub(super) fn require_choice(
     config: &ResolvedConfig,
     choices: &IndexMap<String, Option<String>>,
     stage: WorkerJob,
-) -> Result<()> {
+) -> Result<(), Diagnostic> {
     let key = stage.name();
     if config.get(key).is_some_and(|node| !node.is_null()) {
         return Ok(());
@@ -157,12 +157,12 @@ fn require_choice(
         WorkerJob::PromptLearning => "gpt3/squad",
         WorkerJob::Evaluation => "prompt_gpt3/squad",
     };
-    Err(diagnostic.hint(format!("{key}={example}")).into())
+    Err(diagnostic.hint(format!("{key}={example}")))
 }
 
 /// This machine runs one rank, whatever a configuration made for a cluster asks for.
-fn one_rank(config: &mut ResolvedConfig, settings: &Settings) {
-    for stage in &settings.stages {
+pub(super) fn one_rank(config: &mut ResolvedConfig, stages: &[WorkerJob]) {
+    for stage in stages {
         for key in [
             "trainer.devices",
             "trainer.num_nodes",

@@ -33,7 +33,7 @@ pub struct Settings {
 
 impl Settings {
     /// The keys that are read.
-    pub const KEYS: [&'static str; 15] = [
+    pub const KEYS: [&'static str; 13] = [
         "stages",
         "stage_dependency",
         "cluster_type",
@@ -47,8 +47,6 @@ impl Settings {
         "enable_vboost",
         "env_vars",
         "cluster",
-        "wandb_api_key_file",
-        "wandb_api_bcp_secret_key",
     ];
 
     /// Reads them.
@@ -78,7 +76,7 @@ impl Settings {
         let container = text(config, "container")?.filter(|image| !image.is_empty());
         let data_dir = PathBuf::from(text(config, "data_dir")?.unwrap_or_else(|| "data".into()));
         Ok(Self {
-            stages: stages(config)?,
+            stages: asked_for(config)?,
             after_ok,
             environment: environment(config)?,
             program: text(config, "ptune_path")?,
@@ -148,7 +146,10 @@ fn unknown(config: &ResolvedConfig, key: &str, found: &str, names: &[&str]) -> D
 }
 
 /// `stages`: a list, or one name alone as the user guide's command lines have it.
-fn stages(config: &ResolvedConfig) -> Result<Vec<WorkerJob>> {
+///
+/// # Errors
+/// No stage, one that does not exist, or one twice.
+pub fn asked_for(config: &ResolvedConfig) -> Result<Vec<WorkerJob>> {
     let names: Vec<String> = match value(config, "stages")? {
         Value::Null => vec![],
         Value::String(names) => names

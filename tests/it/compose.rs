@@ -122,7 +122,13 @@ fn a_section_becomes_a_type_and_a_value_that_does_not_fit_is_shown_with_its_line
 
     let missing = section(&["run.steps=???", "run.name=???"]).unwrap_err();
     assert_eq!(missing.title, "2 values must be given");
-    assert_eq!(missing.notes, ["`run.steps` is ???", "`run.name` is ???"]);
+    assert_eq!(
+        missing.notes,
+        [
+            "`run.steps` is ???: <command line>:1:1",
+            "`run.name` is ???: <command line>:1:15"
+        ]
+    );
 }
 
 #[test]

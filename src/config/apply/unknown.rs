@@ -134,12 +134,18 @@ fn elsewhere(root: &Node, key: &str) -> Vec<String> {
         let leaves = keys
             .iter()
             .map(|known| known.rsplit('.').next().unwrap_or(known));
-        if let Some(near) = did_you_mean(last, leaves).filter(|_| last.len() > 3) {
+        if let Some(near) = did_you_mean(last, leaves).filter(|near| differs_by_a_slip(last, near))
+        {
             found = ends_in(near);
         }
     }
     found.truncate(OFFERED);
     found
+}
+
+/// Far from where it was typed, a key must look very much alike to be offered.
+fn differs_by_a_slip(typed: &str, near: &str) -> bool {
+    typed.len() > 3 && strsim::damerau_levenshtein(typed, near) <= 2
 }
 
 fn collect(node: &Node, path: &str, keys: &mut Vec<String>) {

@@ -7,12 +7,15 @@ use indexmap::IndexMap;
 use super::ComposeOptions;
 use super::runtime::set;
 use crate::config::ResolvedConfig;
+use crate::config::defaults_list::shortened;
 use crate::config::defaults_list::{ResultDefault, TreeLine};
 use crate::config::interpolation::{Graph, ResolveError, ResolverContext};
 use crate::config::override_grammar::Override;
+use crate::config::report::together;
 use crate::config::repository::{ConfigRepository, placed};
 use crate::diag::source::{Origin, SourceMap};
 use crate::diag::{Diagnostic, Location};
+use crate::yaml::python_text::key_text;
 use crate::yaml::{Key, Node, Value, to_yaml};
 
 /// A composed configuration, in which `${…}` still stands.
@@ -138,30 +141,41 @@ impl Config {
     /// Replaces every `${…}` by its value; `???` stays and is reported by [`ResolvedConfig::extract`].
     ///
     /// # Errors
-    /// The first interpolation that has no value, with the chain of values that need it.
+    /// All interpolations that have no value, each with the chain of values that need it.
     pub fn resolve(&self) -> Result<ResolvedConfig, Diagnostic> {
-        let (mut graph, id) = Graph::new(&self.root, self.context());
-        graph
-            .resolve_in_place(id)
-            .map_err(|error| unresolved(&error, self.texts()))?;
-        Ok(ResolvedConfig::new(graph.to_node(id), self.texts().clone()))
+        let keys: Vec<String> = self
+            .root
+            .as_map()
+            .map(|mapping| mapping.keys().map(key_text).collect())
+            .unwrap_or_default();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        self.resolve_sections(&keys)
     }
 
     /// Replaces `${…}` in some sections only, so that an unused section whose environment is not set does no harm; the
     /// others are left out.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
     pub fn resolve_sections(&self, keys: &[&str]) -> Result<ResolvedConfig, Diagnostic> {
         let (mut graph, root) = Graph::new(&self.root, self.context());
         let mut resolved = Node::empty_map();
+        let mut errors: Vec<ResolveError> = vec![];
         for key in keys {
             let Some(id) = graph.find(root, key) else {
                 continue;
             };
-            graph
-                .resolve_in_place(id)
-                .map_err(|error| unresolved(&error, self.texts()))?;
+            errors.extend(graph.resolve_all_in_place(id));
             set(&mut resolved, key, graph.to_node(id));
         }
-        Ok(ResolvedConfig::new(resolved, self.texts().clone()))
+        match together(all_unresolved(&errors, self.texts())) {
+            Some(diagnostic) => Err(diagnostic),
+            None => Ok(ResolvedConfig::new(
+                resolved,
+                self.texts().clone(),
+                graph.became_missing().to_vec(),
+            )),
+        }
     }
 
     /// As `--cfg job` prints it, with `resolve` as `--resolve` does: the whole, or the part at a dotted key.
@@ -217,9 +231,10 @@ impl Config {
             }
         };
         if resolve {
-            graph
-                .resolve_strictly(id)
-                .map_err(|error| unresolved(&error, self.texts()))?;
+            let errors = graph.resolve_all_strictly(id);
+            if let Some(diagnostic) = together(all_unresolved(&errors, self.texts())) {
+                return Err(diagnostic);
+            }
         }
         tree = graph.to_node(id);
         Ok(match package {
@@ -257,6 +272,33 @@ pub enum ConfigPart {
     Hydra,
     /// Everything.
     All,
+}
+
+/// One message for each value that has none; a value that several others need is told of once, with all of them.
+fn all_unresolved(errors: &[ResolveError], texts: &SourceMap) -> Vec<Diagnostic> {
+    let mut found: Vec<(ResolveError, Vec<String>)> = vec![];
+    for error in errors {
+        let innermost = error.chain.first().map(|(key, _, _)| key);
+        let known = found.iter_mut().find(|(other, _)| {
+            innermost.is_some() && other.chain.first().map(|(key, _, _)| key) == innermost
+        });
+        match known {
+            Some((_, also)) => also.extend(error.chain.last().map(|(key, _, _)| key.clone())),
+            None => found.push((error.clone(), vec![])),
+        }
+    }
+    found
+        .iter()
+        .map(|(error, also)| {
+            let diagnostic = unresolved(error, texts);
+            if also.is_empty() {
+                return diagnostic;
+            }
+            let also: Vec<String> = also.iter().map(|key| format!("`{key}`")).collect();
+            let also: Vec<&str> = also.iter().map(String::as_str).collect();
+            diagnostic.note(format!("also needed by {}", shortened(&also)))
+        })
+        .collect()
 }
 
 /// The message for an interpolation that has no value: innermost place first, then the values that need it.

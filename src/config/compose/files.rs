@@ -78,7 +78,7 @@ fn merge_below(root: &mut Node, package: &str, content: &Node) -> Result<(), Mer
         mapping.insert(next.clone(), wrapped);
         return Ok(());
     }
-    let wrapped = wrap(&parts[known..known + 1], wrapped);
+    let wrapped = wrap(&parts[known..=known], wrapped);
     let context = ResolverContext::default();
     merge_at(root, &parts[..known], &wrapped, false, &context)
 }

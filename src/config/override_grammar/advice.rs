@@ -51,10 +51,9 @@ pub(crate) fn advice(words: &[String], index: usize, error: &OverrideError) -> V
         hints.push(format!("a brace is never closed: `{key}={value}}}`"));
     } else if let Some(value) = value.strip_prefix('=') {
         hints.push(format!("`{key}={value}`"));
-    } else if value.starts_with('~') {
+    } else if let Some(rest) = value.strip_prefix('~') {
         hints.push(format!(
-            "`~` is not the home folder here: `{key}=$HOME{}`",
-            &value[1..]
+            "`~` is not the home folder here: `{key}=$HOME{rest}`"
         ));
     } else if !value.contains('\'') && !value.ends_with('\\') {
         hints.push(format!(

@@ -92,6 +92,8 @@ pub struct ResolveError {
     pub chain: Vec<(String, Origin, String)>,
     /// An existing key that was probably meant.
     pub near: Option<String>,
+    /// The `???` that is in the way: its dotted key and its place.
+    pub missing: Option<(String, Origin)>,
 }
 
 impl ResolveError {
@@ -102,6 +104,7 @@ impl ResolveError {
             message: message.into(),
             chain: vec![],
             near: None,
+            missing: None,
         }
     }
 }

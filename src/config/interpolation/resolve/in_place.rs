@@ -1,6 +1,7 @@
 //! Whole trees without interpolations: in place, as `OmegaConf.resolve`, and as a copy.
 
 use super::error::{ResolveError, ResolveErrorKind};
+use super::keys::split_key;
 use super::{Content, Graph, MAX_CHAIN, NodeId, Resolve, fail};
 use crate::config::interpolation::grammar::parse_text;
 use crate::yaml::{Mapping, Node, Value};
@@ -36,12 +37,20 @@ impl Graph<'_> {
         Ok(())
     }
 
-    /// As [`Self::resolve_in_place`], with the errors of `OmegaConf.resolve`: what `--resolve` prints.
+    /// As [`Self::resolve_in_place`], with the errors of `OmegaConf.resolve`.
     pub fn resolve_strictly(&mut self, id: NodeId) -> Resolve<()> {
         self.strict = true;
         let resolved = self.resolve_in_place(id);
         self.strict = false;
         resolved
+    }
+
+    /// As [`Self::resolve_all_in_place`], with the errors of `OmegaConf.resolve`: what `--resolve` prints.
+    pub fn resolve_all_strictly(&mut self, id: NodeId) -> Vec<ResolveError> {
+        self.strict = true;
+        let errors = self.resolve_all_in_place(id);
+        self.strict = false;
+        errors
     }
 
     /// What OmegaConf does not assign to a node: plain containers, and texts that only look like interpolations.
@@ -63,10 +72,49 @@ impl Graph<'_> {
         }
     }
 
+    /// Like [`Self::resolve_in_place`], past values that cannot be resolved: they stay as they are, and what is wrong
+    /// with each is returned.
+    pub fn resolve_all_in_place(&mut self, id: NodeId) -> Vec<ResolveError> {
+        let mut errors = vec![];
+        let depth = self.depth;
+        self.resolve_or_note(id, &mut errors);
+        self.depth = depth;
+        errors
+    }
+
+    fn resolve_or_note(&mut self, id: NodeId, errors: &mut Vec<ResolveError>) {
+        if let Err(error) = self.spend(1) {
+            if errors.is_empty() {
+                errors.push(error);
+            }
+            return;
+        }
+        if self.text(id).is_some_and(|text| text.contains("${")) {
+            let depth = self.depth;
+            if let Err(error) = self.resolve_one(id) {
+                self.depth = depth;
+                errors.push(error);
+            }
+            return;
+        }
+        let children: Vec<NodeId> = match &self.at(id).content {
+            Content::Scalar(_) => vec![],
+            Content::List(items) => items.clone(),
+            Content::Map(mapping) => mapping.values().copied().collect(),
+        };
+        for child in children {
+            self.resolve_or_note(child, errors);
+        }
+    }
+
     fn resolve_one(&mut self, id: NodeId) -> Resolve<()> {
         let target = match self.dereference(id) {
             Ok(target) => target,
             Err(error) if error.kind == ResolveErrorKind::InterpolationToMissing => {
+                if let Some(missing) = error.missing {
+                    let key = split_key(&self.full_key(id)).join(".");
+                    self.became_missing.push((key, missing));
+                }
                 self.at_mut(id).content =
                     Content::Scalar(Value::Str(crate::yaml::MISSING.to_owned()));
                 return Ok(());

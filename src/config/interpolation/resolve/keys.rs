@@ -89,10 +89,11 @@ impl Graph<'_> {
             let child = self.child(at, part)?;
             let Some(child) = child else { return Ok(None) };
             if refuse_missing && self.is_missing(child) {
-                return fail(
-                    ResolveErrorKind::MissingMandatory,
-                    format!("`{}` is still ???", self.full_key(child)),
-                );
+                let key = split_key(&self.full_key(child)).join(".");
+                let message = format!("`{key}` is still ???");
+                let mut error = ResolveError::new(ResolveErrorKind::MissingMandatory, message);
+                error.missing = Some((key, self.at(child).origin));
+                return Err(error);
             }
             at = self.dereference(child)?;
             if index + 1 < parts.len() && !self.is_container(at) {

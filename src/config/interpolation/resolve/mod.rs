@@ -64,6 +64,8 @@ pub struct Graph<'a> {
     depth: usize,
     hydra_root: Option<NodeId>,
     warnings: Vec<String>,
+    /// Values that became `???` because they refer to one, each with that one.
+    became_missing: Vec<(String, (String, Origin))>,
     /// Which value asked for which key, where somebody wants to know.
     followed: Option<Vec<(String, String)>>,
     /// Refuse what `OmegaConf.resolve` cannot put into a configuration.
@@ -94,6 +96,7 @@ impl<'a> Graph<'a> {
             depth: 0,
             hydra_root: None,
             warnings: vec![],
+            became_missing: vec![],
             followed: None,
             strict: false,
             work: 0,
@@ -115,6 +118,11 @@ impl<'a> Graph<'a> {
     /// The keys of values whose `${…}` was evaluated, each with a dotted key that it asked for, in order.
     pub(crate) fn followed(&self) -> &[(String, String)] {
         self.followed.as_deref().unwrap_or_default()
+    }
+
+    /// Values that became `???` because they refer to one: dotted key, and the key and place of that one.
+    pub(crate) fn became_missing(&self) -> &[(String, (String, Origin))] {
+        &self.became_missing
     }
 
     pub(super) fn warn(&mut self, text: String) {
