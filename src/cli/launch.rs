@@ -14,7 +14,7 @@ use crate::config::{Config, ConfigSource};
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
 use crate::launch::Templates;
-use crate::stages::{self, Launched, Plan, Settings};
+use crate::stages::{self, Launched, Plan, Settings, Sweep};
 use crate::sys::env_vars;
 
 const DRY_RUN: &str = "--dry-run";
@@ -51,6 +51,7 @@ pub(super) fn run(command_line: &[String]) -> Result<i32> {
         templates,
         command_line,
         planned: VecDeque::new(),
+        sweep: Sweep::default(),
     };
     application.run(&arguments, &mut launcher, &mut std::io::stdout().lock())
 }
@@ -177,6 +178,7 @@ struct Launcher<'a> {
     command_line: &'a [String],
     /// Jobs that were checked and not yet run, in order.
     planned: VecDeque<(Plan, Settings)>,
+    sweep: Sweep,
 }
 
 impl Task for Launcher<'_> {
@@ -197,6 +199,9 @@ impl Task for Launcher<'_> {
             &self.templates,
             &self.program,
         )?;
+        if let Some(number) = job.number {
+            self.sweep.add(number, job.overrides, &plan)?;
+        }
         self.planned.push_back((plan, settings));
         Ok(())
     }
@@ -218,5 +223,10 @@ impl Task for Launcher<'_> {
             &mut super::warn,
             out,
         )
+    }
+
+    fn finish(&mut self, out: &mut dyn Write) -> Result<()> {
+        out.write_all(self.sweep.table().as_bytes())?;
+        Ok(())
     }
 }

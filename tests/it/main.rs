@@ -14,6 +14,7 @@ mod layers;
 mod readme;
 mod sandbox;
 mod shipped_configs;
+mod sweeps;
 
 #[cfg(feature = "worker")]
 mod hostile;
