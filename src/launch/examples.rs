@@ -47,6 +47,7 @@ fn job(name: &str) -> JobSpec {
             folder: "/r".into(),
             job_name: name.to_owned(),
         },
+        state_folder: "/r/results".into(),
         groups: vec![
             CommandGroup {
                 commands: vec![command(&[&["first"]]), command(&[&["second"]])],
@@ -285,34 +286,141 @@ fn a_template_in_a_folder_replaces_the_programs_own_and_unknown_names_are_errors
     );
 }
 
+/// Runs a script whose only command is `exit STATUS`, or what `command` says, with functions in the place of Slurm's
+/// programs, and returns its exit status and output.
+fn run_slurm_script(
+    folder: &std::path::Path,
+    directives: &[(&str, Value)],
+    command_line: &[&str],
+    job_state: &str,
+) -> (Option<i32>, String) {
+    let mut job = job("p-demo");
+    job.paths.folder = folder.to_owned();
+    job.state_folder = folder.join("results");
+    job.groups = vec![CommandGroup {
+        commands: vec![command(&[command_line])],
+    }];
+    let cluster = cluster(ClusterType::Slurm, directives);
+    let bin = folder.join("bin");
+    for (name, text) in [
+        (
+            "srun",
+            "while [ \"$1\" != bash ]; do shift; done; exec \"$@\"",
+        ),
+        (
+            "scontrol",
+            &format!("echo \"scontrol $*\"; echo ' JobState={job_state} '"),
+        ),
+    ] {
+        fs_err::create_dir_all(&bin).unwrap();
+        let path = bin.join(name);
+        fs_err::write(&path, format!("#!/bin/bash\n{text}\n")).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let script = format!("PATH={}:$PATH\n{}", bin.display(), text(&cluster, &job));
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .env("SLURM_JOB_ID", "7")
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr),
+    )
+}
+
 #[test]
 fn a_job_that_stopped_after_saving_is_put_back_into_the_queue_and_a_failed_one_is_not() {
-    let mut job = job("p-demo");
-    job.groups = vec![CommandGroup {
-        commands: vec![command(&[&["exit", "75"]])],
-    }];
-    let run = |requeue: bool, status: &str| {
-        let mut job = job.clone();
-        job.groups[0].commands[0].lines[0][1] = status.into();
-        let cluster = cluster(ClusterType::Slurm, &[("requeue", requeue.into())]);
-        // Stand in for Slurm's programs.
-        let script = format!(
-            "srun() {{ while [ \"$1\" != bash ]; do shift; done; \"$@\"; }}\n\
-             scontrol() {{ echo \"scontrol $*\"; }}\n{}",
-            text(&cluster, &job)
-        );
-        let output = std::process::Command::new("bash")
-            .args(["-c", &script])
-            .env("SLURM_JOB_ID", "7")
-            .output()
-            .unwrap();
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&output.stdout).contains("scontrol requeue 7\n"),
-        )
+    let run = |requeue: bool, status: &str, state: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let requeue = [("requeue", requeue.into())];
+        let (code, said) = run_slurm_script(folder.path(), &requeue, &["exit", status], state);
+        (code, said.contains("scontrol requeue 7\n"))
     };
-    assert_eq!(run(true, "75"), (Some(75), true));
-    assert_eq!(run(true, "1"), (Some(1), false));
-    assert_eq!(run(true, "0"), (Some(0), false));
-    assert_eq!(run(false, "75"), (Some(75), false));
+    assert_eq!(run(true, "75", "RUNNING"), (Some(75), true));
+    assert_eq!(run(true, "1", "RUNNING"), (Some(1), false));
+    assert_eq!(run(true, "0", "RUNNING"), (Some(0), false));
+    assert_eq!(run(false, "75", "RUNNING"), (Some(75), false));
+    // Somebody cancelled it.
+    assert_eq!(run(true, "75", "CANCELLED"), (Some(75), false));
+}
+
+#[test]
+fn a_job_that_comes_no_further_leaves_the_queue_and_progress_starts_the_count_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let directives = [
+        ("requeue", true.into()),
+        ("requeue_without_progress", 2.into()),
+    ];
+    let saved = folder.path().join("results/checkpoints/last.safetensors");
+    fs_err::create_dir_all(saved.parent().unwrap()).unwrap();
+    let requeued = |step: &str| {
+        fs_err::write(&saved, step).unwrap();
+        run_slurm_script(folder.path(), &directives, &["exit", "75"], "RUNNING")
+            .1
+            .contains("scontrol requeue 7\n")
+    };
+    assert!(requeued("step 1"));
+    assert!(requeued("step 1"));
+    assert!(requeued("step 2"));
+    assert!(requeued("step 2"));
+    assert!(!requeued("step 2"));
+}
+
+#[test]
+fn signals_to_the_shell_reach_the_tasks_and_their_exit_status_is_the_scripts() {
+    for signal in ["USR1", "TERM"] {
+        let folder = tempfile::tempdir().unwrap();
+        // The command signals the shell that started srun, and saves when the signal comes back to it.
+        let work = format!(
+            "trap 'echo saved; exit 75' {signal}; kill -{signal} $PPID; for i in $(seq 200); do sleep 0.05; done; exit 1"
+        );
+        let (code, said) = run_slurm_script(
+            folder.path(),
+            &[("signal", "B:USR1@120".into())],
+            &["bash", "-c", &work],
+            "RUNNING",
+        );
+        assert_eq!((code, said.as_str()), (Some(75), "saved\n"), "{signal}");
+    }
+}
+
+#[test]
+fn an_array_has_one_header_and_a_script_for_each_task() {
+    use super::slurm::array;
+    let cluster = array::cluster_for(&cluster(ClusterType::Slurm, &[]), 2, Some(1));
+    let mut jobs = [job("p-demo"), job("p-demo")];
+    jobs[1].paths.folder = "/r/it's 2".into();
+    let script = array::render(&cluster, &jobs, "/a".as_ref(), &Templates::default()).unwrap();
+    assert_eq!(
+        script.text,
+        r#"#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-1%1
+#SBATCH --error=/a/log-p-demo_%A_%a.err
+#SBATCH --job-name=p-demo
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --output=/a/log-p-demo_%A_%a.out
+#SBATCH --time=0:10:00
+
+# Each task is a job with a script of its own.
+scripts=(
+  /r/p-demo_submission.sh
+  '/r/it'"'"'s 2/p-demo_submission.sh'
+)
+exec bash "${scripts[$SLURM_ARRAY_TASK_ID]}"
+"#
+    );
+    // A task's own logs are named by the array's number as well.
+    assert!(text(&cluster, &jobs[0]).contains("srun --output /r/log-p-demo_%A_%a.out "));
+    jobs[1].resources.nodes = 3;
+    let error = array::render(&cluster, &jobs, "/a".as_ref(), &Templates::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("all jobs of an array"),
+        "{error}"
+    );
 }

@@ -1,6 +1,7 @@
 //! One job, as every scheduler needs to know it.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::JobPaths;
 use super::quote::shell_quote;
@@ -125,6 +126,8 @@ pub struct JobSpec {
     pub name: String,
     /// Its files.
     pub paths: JobPaths,
+    /// Where its tasks keep what they have reached (checkpoints, predictions so far).
+    pub state_folder: PathBuf,
     /// What it runs.
     pub groups: Vec<CommandGroup>,
     /// What it needs.

@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use minijinja::{Environment, UndefinedBehavior};
 
-const EMBEDDED: [(&str, &str); 3] = [
+const EMBEDDED: [(&str, &str); 4] = [
     (
         "slurm.sh.j2",
         include_str!("../../launcher_scripts/slurm.sh.j2"),
+    ),
+    (
+        "slurm_array.sh.j2",
+        include_str!("../../launcher_scripts/slurm_array.sh.j2"),
     ),
     (
         "bcp.sh.j2",

@@ -48,6 +48,10 @@ pub trait Stage {
     fn inputs(&self) -> Vec<Input>;
     /// What is there when it has ended.
     fn outputs(&self) -> Vec<PathBuf>;
+    /// Where the job keeps what it has reached.
+    fn state_folder(&self) -> PathBuf {
+        self.results_dir().join("results")
+    }
     /// Devices and parallel sizes, for the stages that set variables for CUDA.
     fn devices(&self) -> Option<Devices> {
         None

@@ -9,6 +9,7 @@ use super::{Devices, Input, Settings, Stage};
 use crate::config::ResolvedConfig;
 use crate::diag::Diagnostic;
 use crate::launch::job::Command;
+use crate::launch::paths::absolute;
 use crate::launch::{ClusterType, CommandGroup, Dependency, JobPaths, JobSpec, Script, Templates};
 use crate::schema::{
     Conversion, DataPreparation, Evaluation, PromptLearning, WorkerJob, read_section,
@@ -240,6 +241,7 @@ fn specify(stage: &dyn Stage, settings: &Settings, program: &Path) -> Result<Job
     Ok(JobSpec {
         stage: stage.job(),
         name,
+        state_folder: absolute(&stage.state_folder())?,
         groups: vec![CommandGroup {
             commands: vec![command],
         }],

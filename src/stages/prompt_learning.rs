@@ -54,6 +54,10 @@ impl Stage for PromptLearning {
         vec![self.model.nemo_path.clone()]
     }
 
+    fn state_folder(&self) -> PathBuf {
+        self.log_dir()
+    }
+
     fn devices(&self) -> Option<Devices> {
         Some(Devices {
             trainer_devices: self.trainer.devices,

@@ -9,7 +9,7 @@ use crate::config::ResolvedConfig;
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
 use crate::launch::paths::absolute;
-use crate::launch::slurm::python_text;
+use crate::launch::slurm::{Preemption, python_text};
 use crate::launch::{Cluster, ClusterType};
 use crate::schema::{ClusterSection, WorkerJob};
 use crate::sys::env_vars;
@@ -69,10 +69,11 @@ impl Settings {
                 );
             }
         };
-        let section: ClusterSection = match config.get("cluster") {
+        let mut section: ClusterSection = match config.get("cluster") {
             Some(node) if !node.is_null() => config.extract("cluster")?,
             _ => ClusterSection::default(),
         };
+        Preemption::add_defaults(&mut section);
         let container = text(config, "container")?.filter(|image| !image.is_empty());
         let data_dir = PathBuf::from(text(config, "data_dir")?.unwrap_or_else(|| "data".into()));
         Ok(Self {

@@ -34,6 +34,8 @@ pub const RAYON_NUM_THREADS: &str = "RAYON_NUM_THREADS";
 pub const SLURM_PROCID: &str = "SLURM_PROCID";
 /// Number of tasks in this job, set by Slurm.
 pub const SLURM_NTASKS: &str = "SLURM_NTASKS";
+/// How often this job has been put back into the queue, set by Slurm from the first time on.
+pub const SLURM_RESTART_COUNT: &str = "SLURM_RESTART_COUNT";
 
 /// Rank of this task in its job, as PyTorch's launchers and BCP set it.
 pub const RANK: &str = "RANK";

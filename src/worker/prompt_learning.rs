@@ -23,6 +23,7 @@ use crate::prompt::{EncoderConfig, EncoderType, PromptEncoder, PromptTable, Virt
 use crate::schema::{
     PromptEncoderType, PromptInitMethod, PromptLearning, PromptLearningModel, VirtualPromptStyle,
 };
+use crate::sys::env_vars;
 use crate::sys::rng::SeededRng;
 use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
 use crate::train::fit::{EarlyStopping, FitParts, restore};
@@ -354,7 +355,9 @@ fn fit_options(section: &PromptLearning, train: &Dataset) -> Result<FitOptions> 
                 min_delta: early.min_delta,
             }),
         save_best_model: exp_manager.checkpoint_callback_params.save_best_model,
-        resume_if_exists: exp_manager.resume_if_exists,
+        // A job that Slurm starts again must not begin anew, or it would never end.
+        resume_if_exists: exp_manager.resume_if_exists
+            || env_vars::get(env_vars::SLURM_RESTART_COUNT).is_some(),
     })
 }
 

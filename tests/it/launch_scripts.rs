@@ -20,10 +20,17 @@ fn directives(words: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_default_command_line_asks_slurm_for_what_the_original_asks() {
+fn without_preemption_the_whole_script_is_the_originals() {
     let sandbox = Sandbox::new();
     assert_eq!(
-        scripts(&sandbox, &["prompt_learning=gpt3/squad"]),
+        scripts(
+            &sandbox,
+            &[
+                "prompt_learning=gpt3/squad",
+                "cluster.signal=null",
+                "cluster.requeue=null",
+            ]
+        ),
         r#"# /sandbox/results/gpt3_5b/prompt_learning_squad/nemo-megatron-squad_gpt3_5b_submission.sh
 #!/bin/bash
 

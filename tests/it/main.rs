@@ -9,6 +9,7 @@ mod compose;
 mod config_verbs;
 mod launch_local;
 mod launch_scripts;
+mod launch_table;
 mod layers;
 #[cfg(feature = "worker")]
 mod readme;

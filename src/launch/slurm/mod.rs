@@ -1,5 +1,9 @@
 //! Slurm: `#SBATCH` lines and `srun`, in the order and spelling of the original launcher.
 
+pub mod array;
+mod options;
+mod preemption;
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;
@@ -10,117 +14,18 @@ use super::quote::{inside_double_quotes, shell_quote};
 use super::{Cluster, JobSpec, Script, Templates};
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
-use crate::sys::shutdown::EXIT_STOPPED;
-
-/// Options of sbatch that take a value or stand alone, to tell a misspelt one.
-const SBATCH_OPTIONS: [&str; 94] = [
-    "account",
-    "acctg_freq",
-    "array",
-    "batch",
-    "bb",
-    "bbf",
-    "begin",
-    "chdir",
-    "cluster_constraint",
-    "clusters",
-    "comment",
-    "constraint",
-    "contiguous",
-    "container",
-    "container_id",
-    "core_spec",
-    "cores_per_socket",
-    "cpu_freq",
-    "cpus_per_gpu",
-    "cpus_per_task",
-    "deadline",
-    "delay_boot",
-    "dependency",
-    "distribution",
-    "error",
-    "exclude",
-    "exclusive",
-    "export",
-    "export_file",
-    "extra",
-    "extra_node_info",
-    "get_user_env",
-    "gid",
-    "gpu_bind",
-    "gpu_freq",
-    "gpus",
-    "gpus_per_node",
-    "gpus_per_socket",
-    "gpus_per_task",
-    "gres",
-    "gres_flags",
-    "hint",
-    "hold",
-    "ignore_pbs",
-    "input",
-    "job_name",
-    "kill_on_invalid_dep",
-    "licenses",
-    "mail_type",
-    "mail_user",
-    "mcs_label",
-    "mem",
-    "mem_bind",
-    "mem_per_cpu",
-    "mem_per_gpu",
-    "mincpus",
-    "network",
-    "nice",
-    "no_kill",
-    "no_requeue",
-    "nodefile",
-    "nodelist",
-    "nodes",
-    "ntasks",
-    "ntasks_per_core",
-    "ntasks_per_gpu",
-    "ntasks_per_node",
-    "ntasks_per_socket",
-    "open_mode",
-    "output",
-    "overcommit",
-    "oversubscribe",
-    "partition",
-    "power",
-    "prefer",
-    "priority",
-    "profile",
-    "propagate",
-    "qos",
-    "reboot",
-    "requeue",
-    "reservation",
-    "resv_ports",
-    "segment",
-    "signal",
-    "sockets_per_node",
-    "spread_job",
-    "stepmgr",
-    "switches",
-    "thread_spec",
-    "threads_per_core",
-    "time",
-    "time_min",
-    "tmp",
-];
+use options::SBATCH_OPTIONS;
+pub use preemption::Preemption;
 
 /// Keys of `cluster` that are not options of sbatch.
-const NOT_DIRECTIVES: [&str; 5] = [
+const NOT_DIRECTIVES: [&str; 6] = [
     "setup",
     "heterogeneous",
     "stderr_to_stdout",
     "enable_vboost",
     "num_gpus",
+    Preemption::LIMIT_KEY,
 ];
-
-/// A job that never gets further than saving does not stay in the queue for ever.
-const RESTARTS: usize = 100;
 
 /// Text of a YAML value as Python's `str` gives it.
 pub fn python_text(value: &Value) -> String {
@@ -198,6 +103,13 @@ pub fn directives(cluster: &Cluster, job: &JobSpec) -> (Vec<String>, Vec<Diagnos
                     lines.insert(key, Some(text));
                 }
             }
+            _ if key == "signal" => {
+                let (signal, shortened) = preemption::signal(&python_text(value), job);
+                odd.extend(shortened);
+                if let Some(signal) = signal {
+                    lines.insert(key, Some(signal));
+                }
+            }
             _ => {
                 lines.insert(key, Some(python_text(value)));
             }
@@ -232,7 +144,7 @@ pub fn directives(cluster: &Cluster, job: &JobSpec) -> (Vec<String>, Vec<Diagnos
     let lines = lines
         .into_iter()
         .map(|(key, value)| {
-            let flag = format!("--{}", key.replace('_', "-"));
+            let flag = hyphened(&key);
             match value {
                 Some(value) => format!("{flag}={}", shell_quote(&value)),
                 None => flag,
@@ -240,6 +152,10 @@ pub fn directives(cluster: &Cluster, job: &JobSpec) -> (Vec<String>, Vec<Diagnos
         })
         .collect();
     (lines, odd)
+}
+
+fn hyphened(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
 }
 
 fn misspelt(key: &str) -> Option<&'static str> {
@@ -386,9 +302,7 @@ pub fn render(
             groups,
             vboost,
             memory_measure,
-            requeue => cluster.section.directives.get("requeue") == Some(&Value::Bool(true)),
-            stopped => EXIT_STOPPED,
-            restarts => RESTARTS,
+            preemption => Preemption::of(cluster, job)?.map(|preemption| preemption.values()),
         },
     )?;
     Ok((Script { text }, odd))
