@@ -157,7 +157,17 @@ impl ResolvedConfig {
         const SHOWN: usize = 10;
         let mut needed: IndexMap<&str, (Origin, Vec<&str>)> = IndexMap::new();
         for key in keys {
-            if let Some((_, (target, origin))) = self.because.iter().find(|(from, _)| from == key) {
+            // What a value refers to may itself have become `???` before it.
+            let mut root = None;
+            let mut at = key;
+            for _ in 0..=self.because.len() {
+                let Some((_, found)) = self.because.iter().find(|(from, _)| from == at) else {
+                    break;
+                };
+                at = &found.0;
+                root = Some(found);
+            }
+            if let Some((target, origin)) = root {
                 let entry = needed.entry(target).or_insert((*origin, vec![]));
                 entry.1.push(key);
             } else {
