@@ -17,7 +17,7 @@ pub struct Sweep {
 #[derive(Debug)]
 struct SweptJob {
     number: usize,
-    words: String,
+    words: Vec<String>,
     folders: Vec<PathBuf>,
 }
 
@@ -32,13 +32,13 @@ impl Sweep {
             .iter()
             .map(|job| (job.key(), job.spec.paths.folder.clone()))
             .collect();
-        self.add_folders(number, words.join(" "), jobs)
+        self.add_folders(number, words.to_vec(), jobs)
     }
 
     fn add_folders(
         &mut self,
         number: usize,
-        words: String,
+        words: Vec<String>,
         jobs: Vec<(&'static str, PathBuf)>,
     ) -> Result<(), Diagnostic> {
         let mut shared: Vec<(&str, &PathBuf, usize)> = vec![];
@@ -53,9 +53,9 @@ impl Sweep {
                 folder.display()
             ));
             for job in self.jobs.iter().filter(|job| job.number == *other) {
-                diagnostic = diagnostic.note(format!("job {other}: {}", job.words));
+                diagnostic = diagnostic.note(format!("job {other}: {}", job.words.join(" ")));
             }
-            diagnostic = diagnostic.note(format!("job {number}: {words}"));
+            diagnostic = diagnostic.note(format!("job {number}: {}", words.join(" ")));
             let paste: Vec<String> = shared
                 .iter()
                 .map(|(key, folder, _)| {
@@ -81,8 +81,20 @@ impl Sweep {
         Ok(())
     }
 
-    /// One line for each stage of each job: its number, its words, the scheduler's number where there is one, and its
-    /// folder.
+    /// The words of a job that are not those of all jobs.
+    fn own_words(&self, job: &SweptJob) -> String {
+        let differs = |word: &&String| self.jobs.iter().any(|other| !other.words.contains(word));
+        let own: Vec<&str> = job
+            .words
+            .iter()
+            .filter(differs)
+            .map(String::as_str)
+            .collect();
+        own.join(" ")
+    }
+
+    /// One line for each stage of each job: its number, the words that it alone has, the scheduler's number where there
+    /// is one, and its folder.
     pub fn table(&self) -> String {
         let mut rows = vec![["#", "words", "job", "results"].map(str::to_owned)];
         for job in &self.jobs {
@@ -93,7 +105,7 @@ impl Sweep {
                     .unwrap_or_else(|| "-".to_owned());
                 rows.push([
                     job.number.to_string(),
-                    job.words.clone(),
+                    self.own_words(job),
                     id,
                     folder.display().to_string(),
                 ]);
@@ -127,7 +139,7 @@ mod tests {
         let add = |sweep: &mut Sweep, number: usize, folder: &str| {
             sweep.add_folders(
                 number,
-                format!("lr={number}"),
+                vec![format!("lr={number}")],
                 vec![("prompt_learning", folder.into())],
             )
         };
@@ -145,13 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_one_line_for_each_stage_of_each_job() {
+    fn the_table_has_a_line_for_each_stage_of_each_job_with_the_words_that_differ() {
         let mut sweep = Sweep::default();
         for number in 0..2 {
             sweep
                 .add_folders(
                     number,
-                    format!("a.b={}", 10_usize.pow(number as u32)),
+                    vec![
+                        "c=1".to_owned(),
+                        format!("a.b={}", 10_usize.pow(number as u32)),
+                    ],
                     vec![("prompt_learning", format!("/nowhere/{number}").into())],
                 )
                 .unwrap();
