@@ -507,9 +507,13 @@ impl<'a> Parser<'a> {
         let diagnostic = usage(format!("there is no option {}", all.join(", ")));
         let names = self.names().map(|(_, name)| name);
         let typed = words[0].split('=').next().unwrap_or(words[0]);
-        // An editor's or a web page's long dash is not two short ones.
+        let bare = words[0].trim_start_matches('-');
         match did_you_mean(typed, names) {
             Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
+            // Other launchers have their keys as options.
+            None if bare.contains('=') => diagnostic
+                .note("keys of the configuration have no dashes in front")
+                .hint(bare),
             None => diagnostic.hint("--help lists the options"),
         }
     }
@@ -691,6 +695,10 @@ mod tests {
         assert_eq!(
             parsed(&["--mutlirun"]).unwrap_err().hints,
             ["did you mean `--multirun`?"]
+        );
+        assert_eq!(
+            parsed(&["--trainer.devices=2"]).unwrap_err().hints,
+            ["trainer.devices=2"]
         );
     }
 
