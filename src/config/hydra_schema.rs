@@ -19,6 +19,8 @@ enum Kind {
     Texts,
     TextMap,
     Mapping,
+    /// The basic launcher has no settings, those of plugins are theirs.
+    Launcher,
     /// The basic sweeper's settings have types, those of plugins are theirs.
     Sweeper,
     Any,
@@ -30,7 +32,7 @@ const OPTIONAL_TEXT: Kind = Kind::Text { nullable: true };
 const HYDRA: &[(&str, Kind)] = &[
     ("run", Kind::Section(&[("dir", TEXT)])),
     ("sweep", Kind::Section(&[("dir", TEXT), ("subdir", TEXT)])),
-    ("launcher", Kind::Any),
+    ("launcher", Kind::Launcher),
     ("sweeper", Kind::Sweeper),
     (
         "help",
@@ -166,6 +168,11 @@ fn check_section(
     Ok(())
 }
 
+fn is_of_class(node: &Node, class: &str) -> bool {
+    node.child("_target_")
+        .is_some_and(|target| str_of(target).ends_with(class))
+}
+
 fn check_value(
     node: &mut Node,
     kind: &Kind,
@@ -181,11 +188,22 @@ fn check_value(
     }
     let expected = match kind {
         Kind::Any | Kind::Section(_) => return Ok(()),
+        Kind::Launcher => {
+            if closed && is_of_class(node, ".BasicLauncher") {
+                check_section(node, &[("_target_", Kind::Any)], path, closed, texts)?;
+            }
+            return Ok(());
+        }
         Kind::Sweeper => {
-            if node
-                .child("_target_")
-                .is_some_and(|class| str_of(class).ends_with(".BasicSweeper"))
-            {
+            if is_of_class(node, ".BasicSweeper") {
+                if closed {
+                    let known = [
+                        ("_target_", Kind::Any),
+                        ("max_batch_size", Kind::Any),
+                        ("params", Kind::Any),
+                    ];
+                    check_section(node, &known, path, closed, texts)?;
+                }
                 for (key, kind) in [("max_batch_size", Kind::Int), ("params", Kind::TextMap)] {
                     if let Some(child) = node.as_map_mut().and_then(|map| map.get_mut(key))
                         && !child.is_null()

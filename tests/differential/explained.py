@@ -11,7 +11,8 @@ def texts(difference):
 
 
 def without_help(text):
-    """A printed configuration without `hydra.help` and `hydra.hydra_help`."""
+    """A printed configuration without times and `hydra.help` and `hydra.hydra_help`."""
+    text = re.sub(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", "TIME", text)
     return re.sub(r"(?m)^  (help|hydra_help):\n(?:(?:    .*)?\n)+", "", text)
 
 
@@ -24,6 +25,8 @@ def reason(row, difference):
         return "endless recursion is an error of its own in ptune, not Python's RecursionError"
     if row["kind"] == "override_parse" and "QuotedString(text=" in difference:
         return "quoted patterns in a list of glob() work in ptune; Hydra keeps their quotes and then fails"
+    if row["expect"].get("error", {}).get("type") == "AssertionError" and difference.startswith("found error"):
+        return "an assertion inside of Hydra fails; ptune says what is wrong"
     wanted = json.dumps(row["expect"])
     if row["kind"] == "override_parse" and '"glob"' in wanted and ("found error ValidationError" in difference or "sweep_strings" in difference):
         return "a glob() inside of a list is refused; Hydra puts its Python object into the configuration"

@@ -194,7 +194,7 @@ fn update(
             Value::List(items) => {
                 let length = items.len();
                 if index_of(part).is_none() {
-                    return other(not_an_index(word, part, length));
+                    return other(not_an_index(word, part, length).code("TypeError"));
                 }
                 index_of(part).is_some_and(|index| index < length)
             }
@@ -241,7 +241,7 @@ fn update(
         Value::List(items) => {
             let Some(index) = index_of(last) else {
                 let length = items.len();
-                return other(not_an_index(word, last, length));
+                return other(not_an_index(word, last, length).code("ValueError"));
             };
             if index >= items.len() {
                 return other(out_of_range(word, last));
@@ -281,7 +281,6 @@ fn not_an_index(word: &Override, part: &str, length: usize) -> Diagnostic {
         "`{}`: this is a list of {length} items, and `{part}` is not the number of one",
         word.key
     ))
-    .code("ValueError")
 }
 
 fn out_of_range(word: &Override, part: &str) -> Diagnostic {

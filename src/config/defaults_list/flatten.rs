@@ -79,9 +79,7 @@ pub(super) fn check_repeated(defaults: &[ResultDefault]) -> Build<()> {
 
 pub(super) fn draw(tree: &TreeNode, depth: usize, lines: &mut Vec<TreeLine>) {
     let node = &tree.node;
-    let label = if node.is_self() {
-        "_self_".to_owned()
-    } else if node.group.is_some() {
+    let label = if node.group.is_some() {
         format!("{}: {}", node.override_key(), node.name().unwrap_or("null"))
     } else {
         node.config_path()

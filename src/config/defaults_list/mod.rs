@@ -139,6 +139,13 @@ pub(crate) fn defaults_list(
         problems: vec![],
         left_out: vec![],
     };
+    // Hydra reads the primary file before it looks at the words.
+    if let Some(name) = config_name
+        && let Some(file) = repository.load(name)?
+        && let Some(defaults) = &file.defaults
+    {
+        builder.parse_list(defaults, name)?;
+    }
     builder.sort_words(report);
     let mut primary = InputDefault::file(config_name.unwrap_or(EMPTY_CONFIG), Origin::COMPUTED);
     primary.primary = true;
