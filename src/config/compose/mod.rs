@@ -14,7 +14,7 @@ pub use search_path::{search_path_entry, searched};
 use std::sync::Arc;
 
 use super::apply::apply;
-use super::defaults_list::{DefaultsList, defaults_list};
+use super::defaults_list::{DefaultsList, check_primary_list, defaults_list};
 use super::hydra_schema;
 use super::interpolation::Resolvers;
 use super::interpolation::resolvers::Times;
@@ -80,7 +80,7 @@ fn compose_reporting(
     report: &mut Report,
 ) -> Result<Config, Diagnostic> {
     let texts = request.repository.texts().clone();
-    let (repository, words, list) = listed(request, options.multirun, report)?;
+    let (repository, words, list) = listed(request, options.multirun, UseOfWords::Values, report)?;
     let mut full = merge_files(&list, &repository)?;
     let values: Vec<(&Override, Origin)> = list
         .value_overrides
@@ -116,16 +116,28 @@ fn compose_reporting(
 type Listed = (ConfigRepository, Vec<(Override, Origin)>, DefaultsList);
 
 /// Everything before the first value is merged: search path, words and the defaults list with Hydra's own files.
+/// Whether sweeps matter: a listing of the defaults does not look at values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UseOfWords {
+    Values,
+    Groups,
+}
+
 fn listed(
     request: &ComposeRequest<'_>,
     multirun: bool,
+    use_of_words: UseOfWords,
     report: &mut Report,
 ) -> Result<Listed, Diagnostic> {
     let texts = request.repository.texts();
     check_main(request)?;
     let words = parse_words(request.overrides, texts, report);
     let repository = with_search_path(request, &words)?;
-    check_sweeps(&words, multirun, texts, report);
+    // Hydra reads the primary file before it looks at what the words ask for.
+    check_primary_list(&repository, request.config_name)?;
+    if use_of_words == UseOfWords::Values {
+        check_sweeps(&words, multirun, texts, report);
+    }
     let list = defaults_list(
         &repository,
         request.config_name,
@@ -143,7 +155,7 @@ fn listed(
 /// As [`compose`], for everything before the first value is merged.
 pub fn list_defaults(request: &ComposeRequest<'_>) -> Result<DefaultsList, Diagnostic> {
     let mut report = Report::default();
-    let list = listed(request, false, &mut report).map(|(_, _, list)| list);
+    let list = listed(request, false, UseOfWords::Groups, &mut report).map(|(_, _, list)| list);
     report.finish(list)
 }
 

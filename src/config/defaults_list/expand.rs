@@ -2,6 +2,7 @@
 
 use super::entry::{Choice, InputDefault};
 use super::flatten::TreeNode;
+use super::parse::parse_list;
 use super::{Build, Builder, ChoiceOverride, EMPTY_CONFIG, MAX_DEPTH, refused};
 use crate::config::repository::placed;
 use crate::diag::Diagnostic;
@@ -82,7 +83,7 @@ impl Builder<'_> {
         };
         let list = match &file.defaults {
             None => vec![],
-            Some(defaults) => self.parse_list(defaults, &path)?,
+            Some(defaults) => parse_list(defaults, &path, self.texts)?,
         };
         let has_content = file
             .content

@@ -22,6 +22,7 @@ use crate::diag::Diagnostic;
 use crate::diag::source::{Origin, SourceMap};
 use entry::{Choice, InputDefault};
 use flatten::{TreeNode, check_repeated, collect, draw};
+use parse::parse_list;
 
 /// Name of the primary file where none is asked for.
 pub const EMPTY_CONFIG: &str = "_dummy_empty_config_";
@@ -107,6 +108,26 @@ struct Builder<'a> {
 
 type Build<T> = Result<T, Diagnostic>;
 
+/// What Hydra refuses in the list of the primary file as soon as it has read it.
+///
+/// # Errors
+/// An entry that is none.
+pub(crate) fn check_primary_list(
+    repository: &ConfigRepository,
+    config_name: Option<&str>,
+) -> Result<(), Diagnostic> {
+    let Some(name) = config_name else {
+        return Ok(());
+    };
+    match repository
+        .load(name)?
+        .and_then(|file| file.defaults.clone())
+    {
+        Some(defaults) => parse_list(&defaults, name, repository.texts()).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
 fn refused(title: impl Into<String>) -> Diagnostic {
     Diagnostic::configuration(title).code("ConfigCompositionException")
 }
@@ -139,13 +160,6 @@ pub(crate) fn defaults_list(
         problems: vec![],
         left_out: vec![],
     };
-    // Hydra reads the primary file before it looks at the words.
-    if let Some(name) = config_name
-        && let Some(file) = repository.load(name)?
-        && let Some(defaults) = &file.defaults
-    {
-        builder.parse_list(defaults, name)?;
-    }
     builder.sort_words(report);
     let mut primary = InputDefault::file(config_name.unwrap_or(EMPTY_CONFIG), Origin::COMPUTED);
     primary.primary = true;

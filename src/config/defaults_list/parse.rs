@@ -1,27 +1,30 @@
 //! The `defaults:` key to entries.
 
+use super::Build;
 use super::entry::{Choice, InputDefault};
-use super::{Build, Builder};
 use crate::config::repository::placed;
 use crate::diag::Diagnostic;
-use crate::diag::source::Origin;
+use crate::diag::source::{Origin, SourceMap};
 use crate::yaml::python_text::{key_text, repr_of, str_of};
 use crate::yaml::{Node, Value};
 
-impl Builder<'_> {
-    pub(super) fn parse_list(&self, defaults: &Node, path: &str) -> Build<Vec<InputDefault>> {
-        let wrong = |node: &Node, title: String| {
-            placed(Diagnostic::configuration(title), node.origin, self.texts).code("ValueError")
-        };
-        let Value::List(items) = &defaults.value else {
-            return Err(wrong(
-                defaults,
-                format!("`defaults` of `{path}` must be a list"),
-            ));
-        };
-        let mut list = vec![];
-        for item in items {
-            list.push(match &item.value {
+pub(super) fn parse_list(
+    defaults: &Node,
+    path: &str,
+    texts: &SourceMap,
+) -> Build<Vec<InputDefault>> {
+    let wrong = |node: &Node, title: String| {
+        placed(Diagnostic::configuration(title), node.origin, texts).code("ValueError")
+    };
+    let Value::List(items) = &defaults.value else {
+        return Err(wrong(
+            defaults,
+            format!("`defaults` of `{path}` must be a list"),
+        ));
+    };
+    let mut list = vec![];
+    for item in items {
+        list.push(match &item.value {
                 Value::Str(text) => parse_file_entry(text, item.origin)
                     .map_err(|message| wrong(item, format!("in `{path}`: {message}")))?,
                 Value::Map(mapping) => {
@@ -69,9 +72,8 @@ impl Builder<'_> {
                     ));
                 }
             });
-        }
-        Ok(list)
     }
+    Ok(list)
 }
 
 fn split_package(key: &str) -> (&str, Option<String>) {
