@@ -24,7 +24,7 @@ import generate_overrides
 import generate_trees
 import generate_yaml
 
-SHARES = {"trees": 35, "override": 20, "interp": 20, "yaml": 15, "to_yaml": 10}
+SHARES = {"trees": 30, "hydra": 5, "override": 20, "interp": 20, "yaml": 15, "to_yaml": 10}
 COMMANDS_OF_A_TREE = 8
 
 
@@ -35,6 +35,12 @@ def cases(seed, count, kinds):
     for kind in kinds:
         r = random.Random(f"{seed}-{kind}")
         wanted = count * SHARES[kind] // total
+        if kind == "hydra":
+            for number in range(10000, 10000 + (wanted + COMMANDS_OF_A_TREE - 1) // COMMANDS_OF_A_TREE):
+                tree = generate_trees.HydraTree(r, number)
+                files.update({f"{tree.folder}/{path}": text for path, text in tree.files.items()})
+                rows += [tree.command(hydra=True) for _ in range(COMMANDS_OF_A_TREE)]
+            continue
         if kind == "trees":
             for number in range((wanted + COMMANDS_OF_A_TREE - 1) // COMMANDS_OF_A_TREE):
                 tree = generate_trees.Tree(r, number)

@@ -39,6 +39,34 @@ def content(r, depth=0, indent=0, prefix=""):
     return "\n".join(lines)
 
 
+HYDRA_KEYS = """run run.dir sweep sweep.dir sweep.subdir launcher launcher._target_ launcher.x sweeper sweeper.params sweeper.params.k sweeper.max_batch_size sweeper._target_ sweeper.x
+help help.app_name help.template hydra_help hydra_help.hydra_help hydra_logging hydra_logging.root.level hydra_logging.x job_logging job_logging.root job_logging.handlers.file env env.x mode searchpath
+callbacks callbacks.c callbacks.c.x output_subdir overrides overrides.task overrides.hydra overrides.task.0 job job.name job.chdir job.override_dirname job.id job.num job.config_name job.env_set job.env_set.A job.env_copy
+job.env_copy.0 job.config job.config.override_dirname job.config.override_dirname.kv_sep job.config.override_dirname.item_sep job.config.override_dirname.exclude_keys runtime runtime.version runtime.cwd
+runtime.config_sources runtime.output_dir runtime.choices runtime.choices.db verbose foo foo.bar run.foo job.foo""".split()
+HYDRA_VALUES = ["1", "x", "true", "null", "???", "1.5", "''", "[]", "[a]", "[1]", "[null]", "[[a]]", "[{a:1}]", "{}", "{x:1}", "{dir:z}", "{x:null}", "{A:1}", "{name:n}", "{x:{y:1}}", "'${db}'", "'${hydra.job.name}'", "RUN", "MULTIRUN", "run", "yes", "off", "'3'",
+                "{_target_:a}", "[HO_SET]", "'x-${name}'", "2", "0", "-1", "'${k}'", "{k:1}", "'1.0'", "[k,a]", "'-'"]
+
+
+def hydra_word(r):
+    """A word that changes a typed value of Hydra's own."""
+    prefix = r.choice(["", "", "", "", "+", "+", "++", "++", "~"])
+    key = "hydra." + r.choice(HYDRA_KEYS)
+    if prefix == "~" and r.random() < 0.7:
+        return "~" + key
+    return f"{prefix}{key}={r.choice(HYDRA_VALUES)}"
+
+
+def hydra_part(r):
+    """Content of `hydra:` in a file, one key of it."""
+    key, value = r.choice(HYDRA_KEYS), r.choice(HYDRA_VALUES)
+    value = value.replace(":", ": ").replace("$" + "{hydra: ", "${hydra:")
+    if value.startswith("'${") or value == "???":
+        value = f'"{value.strip(chr(39))}"'
+    lines = key.split(".")
+    return "\n".join("  " * (depth + 1) + part + ":" for depth, part in enumerate(lines)) + " " + value
+
+
 class Tree:
     """The files of one tree, and what there is to choose in it."""
 
@@ -75,6 +103,8 @@ class Tree:
             part = r.choice(["run:\n    dir: out/${name}", "job:\n    name: me", "sweep:\n    dir: s", "output_subdir: null"] if self.calm else ["run:\n    dir: out/${name}", "job:\n    name: me", "job:\n    chdir: yes", "sweep:\n    dir: s", "job:\n    num: x", "job:\n    env_set:\n      A: 1", "foo: 1", "output_subdir: null", "verbose: true",
                              "job:\n    config:\n      override_dirname:\n        exclude_keys: [k]", "mode: run", "mode: MULTIRUN", "callbacks:\n    c: {a: 1}", "run: 3", "help:\n    app_name: ${name}", "job_logging: null", "sweeper:\n    params:\n      k: 1"])
             self.files["conf/config.yaml"] += f"\nhydra:\n  {part}\n"
+        elif r.random() < 0.06:
+            self.files["conf/config.yaml"] += f"\nhydra:\n{hydra_part(r)}\n"
         if self.rare(0.2):
             self.files[f"conf/{r.choice(self.groups)}/{r.choice(OPTIONS)}.yaml"] = r.choice(["", "hello", "1", "[1, 2]", "- a", "null", "# only", "a: [", "\ta: 1", "a: 1\na: 2", "a: *x", "defaults: 1\n", "defaults:\n", "defaults: {}\n", "defaults: []\nk: 1\n", "a: ${x", "true", "a: !x 1", "k: 1\n---\nk: 2\n", "é: ü\n"])
 
@@ -212,6 +242,8 @@ class Tree:
             if self.calm and self.present and r.random() < 0.8:
                 return "~" + r.choice(self.present)
             return f"~{group}{package}" + (f"={r.choice(options)}" if r.random() < 0.3 else "")
+        if choice < 0.47:
+            return hydra_word(r)
         if choice < 0.50:
             if self.calm and r.random() < 0.7:
                 return r.choice(["hydra.run.dir=x", "hydra.job.name=me", "hydra/job_logging=disabled", "hydra/hydra_logging=none", "hydra.verbose=true", "hydra.job.num=3", "+hydra.job.env_set.A=1", "hydra.output_subdir=null"])
@@ -257,8 +289,14 @@ class Tree:
             return r.choice(["1,2", "range(3)", "choice(a,b)", "int(3.7)", "str(1)", "sort(3,1)", "float([1,2])", "shuffle([1])", "bool(x)", "glob(*)", "interval(0,1)"])
         return generate_overrides.value(r)
 
-    def command(self):
+    def command(self, hydra=False):
         r = self.r
+        if hydra:
+            words = [hydra_word(r) for _ in range(r.choice([1, 1, 1, 2, 3]))]
+            flags = r.choice([["--cfg", "hydra"], ["--cfg", "all"], ["--cfg", "hydra"], ["--cfg", "all", "--resolve"], ["--cfg", "job"], ["--cfg", "hydra", "-p", "hydra." + r.choice(HYDRA_KEYS)]])
+            row = {"kind": "extra", "config_dir": self.folder + "/conf", "config_name": "config", "args": words, "flags": flags, "resolve": "--resolve" in flags}
+            row["argv"] = ["-cp", "{ROOT}/" + row["config_dir"], "-cn", "config"] + flags + words
+            return row
         words = [self.word() for _ in range(r.choice([0, 0, 1, 1, 1, 2, 2, 3, 4]))]
         choice = r.random()
         if choice < 0.45:
@@ -288,3 +326,14 @@ class Tree:
         row = {"kind": "extra", "config_dir": self.folder + "/conf", "config_name": name, "args": words, "flags": flags, "resolve": "--resolve" in flags}
         row["argv"] = ["-cp", "{ROOT}/" + row["config_dir"]] + (["-cn", name] if name is not None else []) + flags + (["--"] if any(w.startswith("-") for w in words) else []) + words
         return row
+
+
+class HydraTree(Tree):
+    """A tree that always composes, for words about `hydra`."""
+
+    def __init__(self, r, number):
+        self.r = r
+        self.folder = f"trees/fuzz/{number:05}"
+        self.files = {"conf/config.yaml": "defaults:\n  - db: x\n  - _self_\nname: n\nk: 1\n", "conf/db/x.yaml": "host: h\n"}
+        if r.random() < 0.4:
+            self.files["conf/config.yaml"] += f"hydra:\n{hydra_part(r)}\n"
