@@ -43,6 +43,8 @@ pub mod export;
 #[cfg(feature = "worker")]
 pub mod generate;
 #[cfg(feature = "worker")]
+pub mod inspect;
+#[cfg(feature = "worker")]
 pub mod model;
 #[cfg(feature = "worker")]
 pub mod prompt;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 #[cfg(feature = "worker")]
+use super::inspect::InspectArguments;
+#[cfg(feature = "worker")]
 use super::prompts::{ExportArguments, ImportArguments, PromptArguments};
 
 /// The commands of ptune. Without one of them ptune is the launcher, which [`super::launch`] reads as Hydra would.
@@ -36,6 +38,9 @@ pub(super) enum Verb {
     /// List, rename, remove and merge the tasks of prompt archives
     #[cfg(feature = "worker")]
     Prompt(PromptArguments),
+    /// Say what a checkpoint or a file of prompts holds
+    #[cfg(feature = "worker")]
+    Inspect(InspectArguments),
 }
 
 #[derive(Debug, Args)]

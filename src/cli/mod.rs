@@ -7,6 +7,8 @@ mod arguments;
 mod completion;
 mod config;
 mod embedded;
+#[cfg(feature = "worker")]
+mod inspect;
 mod jobs;
 mod launch;
 mod log;
@@ -74,6 +76,8 @@ fn run(verb: &Verb) -> anyhow::Result<i32> {
         Verb::Import(import) => prompts::import(import),
         #[cfg(feature = "worker")]
         Verb::Prompt(prompt) => prompts::prompt(prompt),
+        #[cfg(feature = "worker")]
+        Verb::Inspect(inspect) => inspect::inspect(inspect),
     }
 }
 

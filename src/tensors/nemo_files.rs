@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
+use sha2::{Digest, Sha256};
 
 use super::TensorError;
 use super::nemo::{CONFIG_MEMBER, MAX_GZIP_GROWTH, NemoError, plain_name};
@@ -135,6 +136,34 @@ impl NemoFiles {
     /// Names of all files in it, sorted, without `./`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.members.keys().map(String::as_str)
+    }
+
+    /// Names and sizes of all files in it, sorted by name.
+    pub fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.members.iter().map(|(name, place)| {
+            let bytes = match place {
+                Place::Mapped(range) => range.len() as u64,
+                Place::File(path) => fs_err::metadata(path).map_or(0, |metadata| metadata.len()),
+            };
+            (name.as_str(), bytes)
+        })
+    }
+
+    /// SHA-256 of a member, in hexadecimal.
+    ///
+    /// # Errors
+    /// Where there is none of this name, or it cannot be read.
+    pub fn sha256(&self, name: &str) -> Result<String, NemoError> {
+        let mut digest = Sha256::new();
+        match (self.place(name)?, &self.map) {
+            (Place::Mapped(range), Some(map)) => digest.update(&map[range.clone()]),
+            (Place::File(path), _) => {
+                std::io::copy(&mut fs_err::File::open(path)?, &mut digest)?;
+            }
+            (Place::Mapped(_), None) => return Err(self.malformed("it is not mapped")),
+        }
+        let bytes = digest.finalize();
+        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Whether there is a member of this name.

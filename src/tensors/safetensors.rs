@@ -23,6 +23,7 @@ pub struct SafetensorsFile {
     described: PathBuf,
     shards: Vec<Shard>,
     entries: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, String>,
 }
 
 struct Shard {
@@ -48,6 +49,7 @@ impl SafetensorsFile {
             described: path.to_owned(),
             shards: vec![],
             entries: BTreeMap::new(),
+            metadata: BTreeMap::new(),
         };
         this.add_shard(path)?;
         Ok(this)
@@ -78,6 +80,7 @@ impl SafetensorsFile {
             described: index.clone(),
             shards: vec![],
             entries: BTreeMap::new(),
+            metadata: BTreeMap::new(),
         };
         let mut files = BTreeMap::<&str, Vec<&str>>::new();
         for (name, file) in map {
@@ -98,6 +101,23 @@ impl SafetensorsFile {
         Ok(this)
     }
 
+    /// Type and shape of a tensor as the header spells them, also where no tensor here can have that type.
+    pub fn stored(&self, name: &str) -> Option<(String, &[usize])> {
+        let entry = self.entries.get(name)?;
+        Some((format!("{:?}", entry.dtype), &entry.shape))
+    }
+
+    /// What the headers say besides tensors (`__metadata__`).
+    pub fn metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.metadata.iter();
+        entries.map(|(key, text)| (key.as_str(), text.as_str()))
+    }
+
+    /// Number of files.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
     #[expect(
         unsafe_code,
         reason = "mapping a file is unsafe by nature: another process may change it"
@@ -116,6 +136,9 @@ impl SafetensorsFile {
         let map = unsafe { Mmap::map(file.file()) }?;
         let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(&map)
             .map_err(|error| malformed(format!("not a valid safetensors file: {error}")))?;
+        let about = metadata.metadata().iter().flatten();
+        self.metadata
+            .extend(about.map(|(key, text)| (key.clone(), text.clone())));
         let data = 8_usize
             .checked_add(header)
             .ok_or_else(|| malformed("header length overflows".to_owned()))?;

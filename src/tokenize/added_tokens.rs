@@ -19,7 +19,7 @@ pub(super) struct WithAddedTokens {
     /// Added tokens in the order in which they were added: of two that begin at the same place the earlier one counts.
     matched: Vec<(String, u32)>,
     matcher: Option<AhoCorasick>,
-    /// Whether every stretch gets the model's blank in front, or only the first of a text.
+    /// Whether every stretch is encoded as if it were a text, or only the first.
     pub(super) prefix_each_stretch: bool,
     /// Whether the unknown piece is left out of decoded text.
     pub(super) hide_unknown: bool,
@@ -91,8 +91,8 @@ impl WithAddedTokens {
         let mut out = Encoded::default();
         let mut start = 0;
         let stretch = |out: &mut Encoded, start: usize, end: usize| {
-            let prefix = self.prefix_each_stretch || start == 0;
-            self.model.encode(&text[start..end], prefix, |id, range| {
+            let is_start = self.prefix_each_stretch || start == 0;
+            self.model.encode(&text[start..end], is_start, |id, range| {
                 out.ids.push(id);
                 out.offsets.push(range.start + start..range.end + start);
             });

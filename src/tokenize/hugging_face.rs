@@ -239,6 +239,7 @@ fn bert(folder: &Path) -> Result<Tokenizer> {
         lowercase: flag("do_lower_case").unwrap_or(true),
         strip_accents: flag("strip_accents"),
         handle_chinese_chars: flag("tokenize_chinese_chars").unwrap_or(true),
+        drop_unassigned: false,
         clean_up: true,
     };
     let inner = vocabularies::word_piece(&read(&path)?, text).map_err(|e| broken(&path, &e))?;

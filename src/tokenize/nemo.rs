@@ -17,6 +17,8 @@ use super::special::SpecialTokens;
 use super::vocabularies::{self, BertText, Words};
 use super::{Encoder, Kind, MAX_SENTINELS, Tokenizer};
 use crate::diag::{Diagnostic, Location};
+use crate::tensors::nemo::CONFIG_MEMBER;
+use crate::tensors::nemo_files::NemoFiles;
 
 /// The section `tokenizer` of a base model's `model_config.yaml`; keys that say nothing about ids are passed over.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -114,6 +116,59 @@ impl NemoArtifacts for ArtifactFolder {
     }
 }
 
+impl NemoArtifacts for NemoFiles {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if !self.contains(name) {
+            return Ok(None);
+        }
+        let bytes = Self::read(self, name).map_err(|error| Diagnostic::job(error.to_string()))?;
+        Ok(Some(bytes.into_owned()))
+    }
+
+    fn names(&self) -> Vec<String> {
+        Self::names(self).map(str::to_owned).collect()
+    }
+
+    fn path(&self) -> &Path {
+        Self::path(self)
+    }
+}
+
+/// The parts of `model_config.yaml` that decide about tokens.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    tokenizer: Option<NemoTokenizer>,
+    target: Option<String>,
+    encoder: Option<serde_yaml::Value>,
+    share_token_embeddings: Option<bool>,
+    data: Option<ConfigData>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ConfigData {
+    dataset_type: Option<String>,
+}
+
+impl Config {
+    fn model(&self) -> NemoModel {
+        let is_t5 = self.encoder.is_some()
+            || self.share_token_embeddings.is_some()
+            || self
+                .target
+                .as_deref()
+                .is_some_and(|target| target.contains("T5"));
+        if !is_t5 {
+            return NemoModel::Gpt;
+        }
+        let data = self.data.as_ref();
+        NemoModel::T5 {
+            ul2: data.and_then(|data| data.dataset_type.as_deref()) == Some("ul2"),
+        }
+    }
+}
+
 /// The kinds of tokenizer that NeMo's names mean.
 enum Library {
     SentencePiece,
@@ -123,6 +178,28 @@ enum Library {
 }
 
 impl Tokenizer {
+    /// The tokenizer of a `.nemo` base model, by its `model_config.yaml`.
+    ///
+    /// # Errors
+    /// As [`Self::from_nemo`], and where the configuration cannot be read or has no section `tokenizer`.
+    pub fn from_nemo_files(files: &NemoFiles) -> Result<Self> {
+        let text = files
+            .read_text(CONFIG_MEMBER)
+            .map_err(|error| Diagnostic::job(error.to_string()))?;
+        let path = files.path().join(CONFIG_MEMBER);
+        let config: Config = serde_yaml::from_str(&text).map_err(|error| {
+            Diagnostic::job(format!(
+                "what it says about the tokenizer is not understood: {error}"
+            ))
+            .at(Location::file(path.display()))
+        })?;
+        let section = config
+            .tokenizer
+            .as_ref()
+            .ok_or_else(|| refuse(files, "its `model_config.yaml` has no section `tokenizer`"))?;
+        Self::from_nemo(section, config.model(), files)
+    }
+
     /// The tokenizer of a `.nemo` base model, with every token NeMo adds before it pads the vocabulary: so
     /// [`Self::vocab_size`] is what NeMo rounds up to a multiple of `make_vocab_size_divisible_by`.
     ///
@@ -176,6 +253,7 @@ impl Tokenizer {
                     lowercase,
                     strip_accents: None,
                     handle_chinese_chars: true,
+                    drop_unassigned: true,
                     // NeMo joins the pieces and leaves the gaps before punctuation.
                     clean_up: false,
                 };
@@ -414,7 +492,7 @@ fn library(section: &NemoTokenizer, artifacts: &dyn NemoArtifacts) -> Result<Lib
         .note(format!(
             "`tokenizer.library` is `huggingface` and `tokenizer.type` is `{name}`, which NeMo downloads"
         ))
-        .hint("prompt_learning.model.tokenizer=/path/to/the/folder/with/tokenizer.json")
+        .hint("prompt_learning.model.tokenizer_path=/path/to/the/folder/with/tokenizer.json")
         .into()),
         other => Err(refuse(
             artifacts,

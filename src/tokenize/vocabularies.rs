@@ -5,7 +5,9 @@
 use anyhow::{Result, anyhow};
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::{BertNormalizer, unicode::NFC};
+use tokenizers::normalizers::replace::{Replace, ReplacePattern};
+use tokenizers::normalizers::unicode::NFC;
+use tokenizers::normalizers::{self, BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -93,6 +95,8 @@ pub(super) struct BertText {
     /// `None`: as `lowercase` says.
     pub(super) strip_accents: Option<bool>,
     pub(super) handle_chinese_chars: bool,
+    /// Whether characters that Unicode does not assign are dropped, as transformers' Python tokenizer does.
+    pub(super) drop_unassigned: bool,
     /// Whether decoding closes the gaps before punctuation.
     pub(super) clean_up: bool,
 }
@@ -122,13 +126,21 @@ pub(super) fn word_piece(vocab: &[u8], text: BertText) -> Result<tokenizers::Tok
         .build()
         .map_err(|error| anyhow!("{error}"))?;
     let mut tokenizer = tokenizers::Tokenizer::new(model);
+    let normalizer = BertNormalizer::new(
+        true,
+        text.handle_chinese_chars,
+        text.strip_accents,
+        text.lowercase,
+    );
+    let normalizer: NormalizerWrapper = if text.drop_unassigned {
+        let drop = Replace::new(ReplacePattern::Regex(r"\p{Cn}".into()), "");
+        let drop = drop.map_err(|error| anyhow!("{error}"))?;
+        normalizers::Sequence::new(vec![drop.into(), normalizer.into()]).into()
+    } else {
+        normalizer.into()
+    };
     tokenizer
-        .with_normalizer(Some(BertNormalizer::new(
-            true,
-            text.handle_chinese_chars,
-            text.strip_accents,
-            text.lowercase,
-        )))
+        .with_normalizer(Some(normalizer))
         .map_err(|error| anyhow!("{error}"))?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     tokenizer.with_decoder(Some(decoders::wordpiece::WordPiece::new(

@@ -156,13 +156,7 @@ fn tokenizer_of(files: &NemoFiles) -> Result<Tokenizer> {
     if files.path().is_dir() && files.contains("tokenizer.json") {
         return Tokenizer::from_folder(files.path());
     }
-    Err(Diagnostic::configuration(format!(
-        "the tokenizer in {} is not of a kind that is read here yet",
-        files.path().display()
-    ))
-    .note("expected a `tokenizer.json` of the same vocabulary")
-    .hint("prompt_learning.model.tokenizer_path=/path/to/tokenizer.json")
-    .into())
+    Tokenizer::from_nemo_files(files)
 }
 
 fn resolve(path: &Path) -> Result<Base> {

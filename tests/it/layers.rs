@@ -33,6 +33,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         "export",
         &["prompt", "tensors", "yaml", "schema", "sys", "diag"],
     ),
+    (
+        "inspect",
+        &["model", "tokenize", "tensors", "schema", "diag"],
+    ),
     ("quickstart", &["sys", "diag"]),
     (
         "worker",
@@ -70,6 +74,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sys",
             "diag",
             "export",
+            "inspect",
             "tensors",
         ],
     ),

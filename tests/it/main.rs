@@ -20,6 +20,8 @@ mod sweeps;
 #[cfg(feature = "worker")]
 mod hostile;
 #[cfg(feature = "worker")]
+mod inspect;
+#[cfg(feature = "worker")]
 mod nemo_models;
 #[cfg(feature = "worker")]
 mod prompt_files;

@@ -68,6 +68,36 @@ struct Names {
     unknown_surface: String,
 }
 
+/// What a model's file tells without being made usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Number of pieces.
+    pub pieces: usize,
+    /// `unigram`, `bpe`, `word` or `char`.
+    pub model_type: &'static str,
+    /// Whether unknown characters are spelt in bytes.
+    pub byte_fallback: bool,
+}
+
+/// Looks through a model's file.
+///
+/// # Errors
+/// [`SentencePieceError::Malformed`] where it is none.
+pub fn summary(model: &[u8]) -> Result<Summary, SentencePieceError> {
+    let proto = Proto::parse(model)?;
+    Ok(Summary {
+        pieces: proto.pieces.len(),
+        model_type: match proto.model_type {
+            1 => "unigram",
+            2 => "bpe",
+            3 => "word",
+            4 => "char",
+            other => return Err(malformed(format!("it is of the unknown type {other}"))),
+        },
+        byte_fallback: proto.byte_fallback,
+    })
+}
+
 /// A sentencepiece model.
 pub struct SentencePiece {
     pieces: Vec<Piece>,
@@ -159,10 +189,10 @@ impl SentencePiece {
 
     /// Appends the ids of `text` and the bytes of `text` each came from.
     ///
-    /// `dummy_prefix` false leaves out the blank that most models put in front of a text. Bytes of an unknown character
-    /// each cover the whole character (sentencepiece itself gives it to the last of them alone).
-    pub fn encode(&self, text: &str, dummy_prefix: bool, mut push: impl FnMut(u32, Range<usize>)) {
-        let normalized = self.normalizer.normalize(text, &self.fixed, dummy_prefix);
+    /// A text that goes on behind another (`!is_start`) gets no blank in front, as most models have it, and keeps its own.
+    /// Bytes of an unknown character each cover the whole character (sentencepiece itself gives it to the last alone).
+    pub fn encode(&self, text: &str, is_start: bool, mut push: impl FnMut(u32, Range<usize>)) {
+        let normalized = self.normalizer.normalize(text, &self.fixed, is_start);
         let mut start = 0;
         // Where a run of unknown characters began: it becomes one token.
         let mut unknown_since: Option<usize> = None;
@@ -206,7 +236,12 @@ impl SentencePiece {
                 .map(|length| {
                     let piece = &text[start..start + length];
                     start += length;
-                    (length, self.piece_to_id(piece))
+                    let id = self.piece_to_id(piece);
+                    // A piece that must not be used and could not be taken apart.
+                    (
+                        length,
+                        id.filter(|id| self.pieces[*id as usize].kind != Kind::Unused),
+                    )
                 })
                 .collect()
         };

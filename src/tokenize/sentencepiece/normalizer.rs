@@ -46,12 +46,12 @@ impl Normalizer {
         })
     }
 
-    /// Normalises `text`. `fixed` are the pieces that no rule touches; `dummy_prefix` may leave out the blank in front
-    /// where the specification asks for one.
-    pub(super) fn normalize(&self, text: &str, fixed: &Trie, dummy_prefix: bool) -> Normalized {
+    /// Normalises `text`. `fixed` are the pieces that no rule touches. A text that goes on behind another (`!is_start`)
+    /// gets no blank in front and keeps its own.
+    pub(super) fn normalize(&self, text: &str, fixed: &Trie, is_start: bool) -> Normalized {
         let mut out = Normalized::default();
         let mut consumed = 0;
-        if self.remove_extra_whitespaces {
+        if self.remove_extra_whitespaces && is_start {
             while consumed < text.len() {
                 let (replaced, length) = self.replace_prefix(&text[consumed..], fixed);
                 if replaced != " " {
@@ -66,11 +66,11 @@ impl Normalizer {
         out.text.reserve(text.len() + text.len() / 2);
         out.origin.reserve(text.len() + text.len() / 2);
         let blank = if self.escape_whitespaces { BLANK } else { " " };
-        let dummy = self.add_dummy_prefix && dummy_prefix;
+        let dummy = self.add_dummy_prefix && is_start;
         if dummy && !self.treat_whitespace_as_suffix {
             out.push(blank, consumed);
         }
-        let mut after_blank = self.remove_extra_whitespaces;
+        let mut after_blank = self.remove_extra_whitespaces && is_start;
         while consumed < text.len() {
             let (mut replaced, length) = self.replace_prefix(&text[consumed..], fixed);
             if after_blank {
@@ -186,6 +186,7 @@ mod tests {
         // Where each character came from, and where the text ends without its last blank.
         assert_eq!(out.origin, [2, 2, 2, 2, 3, 3, 3, 5, 6]);
         assert_eq!(normalizer.normalize("a", &nothing(), false).text, "a");
+        assert_eq!(normalizer.normalize("  a ", &nothing(), false).text, "▁a");
         assert_eq!(normalizer.normalize("   ", &nothing(), true).text, "");
         normalizer.remove_extra_whitespaces = false;
         assert_eq!(normalizer.normalize(" a ", &nothing(), true).text, "▁▁a▁");
