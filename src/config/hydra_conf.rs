@@ -57,7 +57,8 @@ pub(crate) const STRUCTURED: &[(&str, &str)] = &[
     (
         "hydra/config.yaml",
         "defaults:\n- output: default\n- launcher: basic\n- sweeper: basic\n- help: default\n- hydra_help: default\n- hydra_logging: default\n- job_logging: default\n- callbacks: null\n- env: default\n- _self_\n\
-         mode: null\nsearchpath: []\ncallbacks: {}\noutput_subdir: .hydra\n\
+         mode: null\nsearchpath: []\nrun:\n  dir: ???\nsweep:\n  dir: ???\n  subdir: ???\nhydra_logging: ???\njob_logging: ???\nsweeper: ???\nlauncher: ???\ncallbacks: {}\n\
+         help:\n  app_name: ???\n  header: ???\n  footer: ???\n  template: ???\nhydra_help:\n  hydra_help: ???\n  template: ???\noutput_subdir: .hydra\n\
          overrides:\n  hydra: []\n  task: []\n\
          job:\n  name: ???\n  chdir: null\n  override_dirname: ???\n  id: ???\n  num: ???\n  config_name: ???\n  env_set: {}\n  env_copy: []\n  config:\n    override_dirname:\n      kv_sep: '='\n      item_sep: ','\n      exclude_keys: []\n\
          runtime:\n  version: ???\n  version_base: ???\n  cwd: ???\n  config_sources: ???\n  output_dir: ???\n  choices: {}\n\

@@ -18,7 +18,11 @@ enum Kind {
     Mode,
     Texts,
     TextMap,
+    OptionalInt,
+    OptionalTextMap,
     Mapping,
+    /// `hydra.runtime.config_sources`.
+    Sources,
     /// The basic launcher has no settings, those of plugins are theirs.
     Launcher,
     /// The basic sweeper's settings have types, those of plugins are theirs.
@@ -28,6 +32,13 @@ enum Kind {
 
 const TEXT: Kind = Kind::Text { nullable: false };
 const OPTIONAL_TEXT: Kind = Kind::Text { nullable: true };
+
+const LAUNCHER: &[(&str, Kind)] = &[("_target_", TEXT)];
+const SWEEPER: &[(&str, Kind)] = &[
+    ("_target_", TEXT),
+    ("max_batch_size", Kind::OptionalInt),
+    ("params", Kind::OptionalTextMap),
+];
 
 const HYDRA: &[(&str, Kind)] = &[
     ("run", Kind::Section(&[("dir", TEXT)])),
@@ -49,7 +60,7 @@ const HYDRA: &[(&str, Kind)] = &[
     ),
     ("hydra_logging", Kind::Mapping),
     ("job_logging", Kind::Mapping),
-    ("env", Kind::Mapping),
+    ("env", Kind::Any),
     ("mode", Kind::Mode),
     ("searchpath", Kind::Texts),
     ("callbacks", Kind::Mapping),
@@ -88,7 +99,7 @@ const HYDRA: &[(&str, Kind)] = &[
             ("version", TEXT),
             ("version_base", TEXT),
             ("cwd", TEXT),
-            ("config_sources", Kind::Any),
+            ("config_sources", Kind::Sources),
             ("output_dir", TEXT),
             ("choices", Kind::Mapping),
         ]),
@@ -141,7 +152,7 @@ fn check_section(
     closed: bool,
     texts: &SourceMap,
 ) -> Result<(), Diagnostic> {
-    if node.is_missing() || node.is_interpolation() {
+    if node.is_missing() || (node.is_interpolation() && !closed) {
         return Ok(());
     }
     if node.as_map().is_none() {
@@ -173,6 +184,55 @@ fn is_of_class(node: &Node, class: &str) -> bool {
         .is_some_and(|target| str_of(target).ends_with(class))
 }
 
+/// Launcher and sweeper: the settings of the basic ones have types, those of plugins are theirs.
+fn check_plugin(
+    node: &mut Node,
+    keys: &[(&'static str, Kind)],
+    class: &str,
+    path: &str,
+    closed: bool,
+    texts: &SourceMap,
+) -> Result<(), Diagnostic> {
+    if let Some(target) = node
+        .child("_target_")
+        .filter(|target| target.is_container())
+    {
+        let title = format!(
+            "`{path}._target_` must be a text, found `{}`",
+            str_of(target)
+        );
+        return Err(refused(title, target, texts));
+    }
+    // Hydra's own files come first: what is no mapping here replaced one that has a type.
+    if closed && !node.is_missing() && !node.is_null() && node.as_map().is_none() {
+        let title = format!("`{path}` is a section and cannot be `{}`", str_of(node));
+        return Err(refused(title, node, texts));
+    }
+    if is_of_class(node, class) {
+        return check_section(node, keys, path, closed, texts);
+    }
+    Ok(())
+}
+
+/// Checks what a word merges: keys that are not known there are refused, though one alone could be added with `+`.
+pub(crate) fn check_merged(key: &str, value: &Node, texts: &SourceMap) -> Result<(), Diagnostic> {
+    if value.as_map().is_none() {
+        return Ok(());
+    }
+    let mut parts = key.split('.');
+    if parts.next() != Some("hydra") {
+        return Ok(());
+    }
+    let mut keys = HYDRA;
+    for part in parts {
+        match keys.iter().find(|(name, _)| *name == part) {
+            Some((_, Kind::Section(inner))) => keys = inner,
+            _ => return Ok(()),
+        }
+    }
+    check_section(&mut value.clone(), keys, key, true, texts)
+}
+
 fn check_value(
     node: &mut Node,
     kind: &Kind,
@@ -180,40 +240,29 @@ fn check_value(
     closed: bool,
     texts: &SourceMap,
 ) -> Result<(), Diagnostic> {
-    if let Kind::Section(keys) = kind {
-        return check_section(node, keys, path, closed, texts);
+    match kind {
+        Kind::Section(keys) => return check_section(node, keys, path, closed, texts),
+        Kind::Launcher => {
+            return check_plugin(node, LAUNCHER, ".BasicLauncher", path, closed, texts);
+        }
+        Kind::Sweeper => return check_plugin(node, SWEEPER, ".BasicSweeper", path, closed, texts),
+        _ => {}
     }
     if node.is_missing() || node.is_interpolation() {
         return Ok(());
     }
     let expected = match kind {
-        Kind::Any | Kind::Section(_) => return Ok(()),
-        Kind::Launcher => {
-            if closed && is_of_class(node, ".BasicLauncher") {
-                check_section(node, &[("_target_", Kind::Any)], path, closed, texts)?;
-            }
-            return Ok(());
-        }
-        Kind::Sweeper => {
-            if is_of_class(node, ".BasicSweeper") {
-                if closed {
-                    let known = [
-                        ("_target_", Kind::Any),
-                        ("max_batch_size", Kind::Any),
-                        ("params", Kind::Any),
-                    ];
-                    check_section(node, &known, path, closed, texts)?;
+        Kind::Any | Kind::Section(_) | Kind::Launcher | Kind::Sweeper => return Ok(()),
+        Kind::Sources => match &mut node.value {
+            Value::List(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    let keys = &[("path", TEXT), ("schema", TEXT), ("provider", TEXT)];
+                    check_section(item, keys, &format!("{path}.{index}"), true, texts)?;
                 }
-                for (key, kind) in [("max_batch_size", Kind::Int), ("params", Kind::TextMap)] {
-                    if let Some(child) = node.as_map_mut().and_then(|map| map.get_mut(key))
-                        && !child.is_null()
-                    {
-                        check_value(child, &kind, &format!("{path}.{key}"), closed, texts)?;
-                    }
-                }
+                return Ok(());
             }
-            return Ok(());
-        }
+            _ => "a list of sources",
+        },
         Kind::Text { nullable } => match &node.value {
             Value::Str(_) => return Ok(()),
             Value::Null if *nullable => return Ok(()),
@@ -223,7 +272,8 @@ fn check_value(
             }
             _ => "a text",
         },
-        Kind::Int => match &node.value {
+        Kind::OptionalInt | Kind::OptionalTextMap if node.is_null() => return Ok(()),
+        Kind::Int | Kind::OptionalInt => match &node.value {
             Value::Int(_) => return Ok(()),
             Value::Str(text) if parse_int(text).is_some() => {
                 if let Some(value) = parse_int(text) {
@@ -248,7 +298,13 @@ fn check_value(
                     node.value = Value::Bool(false);
                     return Ok(());
                 }
-                _ => "true or false",
+                _ => match parse_int(text) {
+                    Some(value) => {
+                        node.value = Value::Bool(value.to_f64() != 0.0);
+                        return Ok(());
+                    }
+                    None => "true or false",
+                },
             },
             _ => "true or false",
         },
@@ -275,9 +331,13 @@ fn check_value(
             }
             _ => "a list of texts",
         },
-        Kind::TextMap => match &mut node.value {
+        Kind::TextMap | Kind::OptionalTextMap => match &mut node.value {
             Value::Map(mapping) => {
                 for (key, child) in mapping {
+                    // Hydra does not look at what is a container there.
+                    if child.is_container() {
+                        continue;
+                    }
                     check_value(
                         child,
                         &TEXT,

@@ -27,6 +27,10 @@ def reason(row, difference):
         return "quoted patterns in a list of glob() work in ptune; Hydra keeps their quotes and then fails"
     if row["expect"].get("error", {}).get("type") == "AssertionError" and difference.startswith("found error"):
         return "an assertion inside of Hydra fails; ptune says what is wrong"
+    if "hydra.sweeper.params" in str(row.get("args")) and "Unexpected type for root: NoneType" in str(row["expect"]):
+        return "hydra.sweeper.params can be given by a word; Hydra fails on it"
+    if row["expect"].get("error", {}).get("type") == "AttributeError" and "'NoneType' object has no attribute 'get'" in row["expect"]["error"]["message"]:
+        return "hydra.sweeper.params can be given by a word; Hydra fails on it"
     wanted = json.dumps(row["expect"])
     if row["kind"] == "override_parse" and '"glob"' in wanted and ("found error ValidationError" in difference or "sweep_strings" in difference):
         return "a glob() inside of a list is refused; Hydra puts its Python object into the configuration"

@@ -93,6 +93,13 @@ fn compose_reporting(
         // `finish` makes an error of it.
         return Err(Diagnostic::configuration("the words do not fit"));
     }
+    for (word, at) in &values {
+        if let Some(element) = word.element() {
+            let mut value = element.to_node();
+            value.origin = *at;
+            hydra_schema::check_merged(&word.key, &value, &texts)?;
+        }
+    }
     hydra_schema::check(&mut full, false, &texts)?;
     set_runtime(&mut full, request, &words, &list, &repository, &options)?;
     let mut root = full.clone();

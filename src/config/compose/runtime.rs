@@ -21,15 +21,13 @@ pub(super) fn set_runtime(
         |word: &Override| word.key.starts_with("hydra.") || word.key.starts_with("hydra/");
     let texts_of = |hydra: bool| {
         let inputs = words.iter().filter(|(word, _)| is_hydra(word) == hydra);
-        Node::computed(Value::List(
-            inputs
-                .map(|(word, _)| Node::text(word.input.as_str()))
-                .collect(),
-        ))
+        inputs
+            .map(|(word, _)| Node::text(word.input.as_str()))
+            .collect::<Vec<_>>()
     };
     let text = |value: &str| Node::text(value);
-    set(full, "hydra.overrides.hydra", texts_of(true));
-    set(full, "hydra.overrides.task", texts_of(false));
+    append(full, "hydra.overrides.hydra", texts_of(true));
+    append(full, "hydra.overrides.task", texts_of(false));
     let choices = list.choices.iter().map(|(key, name)| {
         let value = match name {
             Some(name) => Node::text(name.as_str()),
@@ -37,10 +35,17 @@ pub(super) fn set_runtime(
         };
         (Key::Str(key.clone()), value)
     });
+    // What a user has set there stays.
+    let mut known = full
+        .descendant("hydra.runtime.choices")
+        .and_then(Node::as_map)
+        .cloned()
+        .unwrap_or_default();
+    known.extend(choices);
     set(
         full,
         "hydra.runtime.choices",
-        Node::computed(Value::Map(choices.collect())),
+        Node::computed(Value::Map(known)),
     );
     set(full, "hydra.runtime.version", text("1.3.8"));
     set(full, "hydra.runtime.version_base", text("1.3"));
@@ -141,6 +146,17 @@ fn override_dirname(
     inputs
         .join(&separator("item_sep", ","))
         .replace('=', &separator("kv_sep", "="))
+}
+
+/// Puts texts after those of a list.
+fn append(root: &mut Node, key: &str, texts: Vec<Node>) {
+    let mut list = root
+        .descendant(key)
+        .and_then(Node::as_list)
+        .map(<[Node]>::to_vec)
+        .unwrap_or_default();
+    list.extend(texts);
+    set(root, key, Node::computed(Value::List(list)));
 }
 
 /// Sets a value at a dotted key, making mappings on the way.

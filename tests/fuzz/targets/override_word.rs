@@ -28,6 +28,10 @@ fuzz_target!(|text: &str| {
     let words = parsed.value.as_ref().map(|value| value.sweep_words());
     if let Some(Ok(Some(words))) = words {
         for word in words.iter().take(100) {
+            // An interpolation may hold what a text may not; its escaped form is then refused, by Hydra too.
+            if word.contains('$') {
+                continue;
+            }
             let word = format!("a={word}");
             if let Err(error) = parse_override(&word) {
                 panic!("a job gets `{word}`, which is refused: {error}");

@@ -105,6 +105,13 @@ impl Graph<'_> {
 
     fn python_str(&self, value: &Evaluated) -> String {
         match value {
+            // An enumeration to Hydra, whose members have a longer name in a text.
+            Evaluated::Node(id)
+                if matches!(self.text(*id), Some("RUN" | "MULTIRUN"))
+                    && self.full_key(*id) == "hydra.mode" =>
+            {
+                format!("RunMode.{}", self.text(*id).unwrap_or_default())
+            }
             Evaluated::Node(id) => str_of(&self.to_node(*id)),
             Evaluated::Value(value) => str_of(&Node::computed(value.clone())),
         }
