@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::arguments::{FolderArguments, LogsArguments};
 use crate::diag::Diagnostic;
-use crate::launch::follow::{self, JobState};
+use crate::launch::follow;
 use crate::schema::JobManifest;
 
 /// Lines of a failed job's error that `status` shows.
@@ -53,7 +53,7 @@ pub(super) fn status(arguments: &FolderArguments) -> Result<i32> {
             manifest.job_name,
             folder.display()
         )?;
-        if matches!(state, JobState::Failed(_)) {
+        if state.is_bad_end() {
             for line in follow::first_error_lines(&manifest, ERROR_LINES) {
                 writeln!(out, "    {line}")?;
             }

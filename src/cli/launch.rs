@@ -13,8 +13,8 @@ use crate::application::{Application, Job, Task};
 use crate::config::{Config, ConfigSource};
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
-use crate::launch::Templates;
-use crate::stages::{self, Launched, Plan, Settings, Sweep};
+use crate::launch::{ClusterType, Templates};
+use crate::stages::{self, ArrayMember, Launched, Plan, Settings, Sweep};
 use crate::sys::env_vars;
 
 const DRY_RUN: &str = "--dry-run";
@@ -52,6 +52,7 @@ pub(super) fn run(command_line: &[String]) -> Result<i32> {
         command_line,
         planned: VecDeque::new(),
         sweep: Sweep::default(),
+        gathered: vec![],
     };
     application.run(&arguments, &mut launcher, &mut std::io::stdout().lock())
 }
@@ -179,6 +180,61 @@ struct Launcher<'a> {
     /// Jobs that were checked and not yet run, in order.
     planned: VecDeque<(Plan, Settings)>,
     sweep: Sweep,
+    /// Jobs of a sweep that wait to be handed over as one array.
+    gathered: Vec<ArrayMember>,
+}
+
+impl Launcher<'_> {
+    /// On Slurm the jobs of a sweep wait for the last of them and then go as one array, or one by one where they ask
+    /// for different things.
+    fn gather(
+        &mut self,
+        plan: Plan,
+        settings: Settings,
+        job: &Job<'_>,
+        out: &mut dyn Write,
+    ) -> Result<i32> {
+        self.gathered.push(ArrayMember {
+            plan,
+            settings,
+            choices: job.config.choices().clone(),
+        });
+        if !self.planned.is_empty() {
+            return Ok(0);
+        }
+        let mut members = std::mem::take(&mut self.gathered);
+        let how = Launched {
+            dry_run: self.dry_run,
+            command_line: self.command_line,
+            choices: job.config.choices(),
+            templates: &self.templates,
+        };
+        if stages::can_be_array(&members) {
+            let folder = array_folder(&members);
+            return stages::launch_array(&mut members, &folder, &how, &mut super::warn, out);
+        }
+        for member in members {
+            let how = Launched {
+                choices: &member.choices,
+                ..how.clone()
+            };
+            stages::launch(member.plan, &member.settings, &how, &mut super::warn, out)?;
+        }
+        Ok(0)
+    }
+}
+
+/// The deepest folder that holds all results of the sweep.
+fn array_folder(members: &[ArrayMember]) -> PathBuf {
+    let mut folders = members
+        .iter()
+        .flat_map(|member| &member.plan.jobs)
+        .map(|job| job.spec.paths.folder.clone());
+    let mut common = folders.next().unwrap_or_default();
+    for folder in folders {
+        while !folder.starts_with(&common) && common.pop() {}
+    }
+    common
 }
 
 impl Task for Launcher<'_> {
@@ -211,6 +267,9 @@ impl Task for Launcher<'_> {
             .planned
             .pop_front()
             .context("a job is run that was not checked")?;
+        if job.number.is_some() && settings.cluster.cluster_type == ClusterType::Slurm {
+            return self.gather(plan, settings, job, out);
+        }
         stages::launch(
             plan,
             &settings,

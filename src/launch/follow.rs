@@ -17,6 +17,8 @@ pub enum JobState {
     Written,
     /// In the queue, with Slurm's reason.
     Queued(String),
+    /// In the queue for good: the job it waits for did not end as it had to.
+    NeverStarts,
     /// Running.
     Running,
     /// Ended well.
@@ -45,6 +47,9 @@ impl fmt::Display for JobState {
             Self::Written => f.write_str("written, not handed over"),
             Self::Queued(reason) if reason.is_empty() || reason == "None" => f.write_str("queued"),
             Self::Queued(reason) => write!(f, "queued ({reason})"),
+            Self::NeverStarts => {
+                f.write_str("will never start: the job before it did not end well")
+            }
             Self::Running => f.write_str("running"),
             Self::Done => f.write_str("done"),
             Self::Stopped => f.write_str("stopped after saving"),
@@ -60,6 +65,14 @@ impl fmt::Display for JobState {
 }
 
 impl JobState {
+    /// Whether its logs may say why it ended.
+    pub fn is_bad_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed(_) | Self::TimeLimit | Self::OutOfMemory | Self::NodeFailure
+        )
+    }
+
     /// Whether nothing more will happen by itself.
     pub fn has_ended(&self) -> bool {
         !matches!(self, Self::Queued(_) | Self::Running)
@@ -116,12 +129,21 @@ pub fn state(manifest: &JobManifest) -> JobState {
     match (manifest.exit_status, manifest.process) {
         (Some(0), _) => JobState::Done,
         (Some(EXIT_STOPPED), _) => JobState::Stopped,
-        (Some(status), _) => JobState::Failed(format!("exit status {status}")),
+        (Some(status), _) => JobState::Failed(exit_text(status)),
         (None, Some(process)) if Path::new(&format!("/proc/{process}")).exists() => {
             JobState::Running
         }
         (None, Some(_)) => JobState::Unknown("its launcher was killed".to_owned()),
         (None, None) => JobState::Written,
+    }
+}
+
+/// An exit status as a person reads it; a shell shows a signal as 128 and its number.
+fn exit_text(status: i32) -> String {
+    match status {
+        137 => "killed, for memory or by somebody".to_owned(),
+        129..=192 => format!("ended by signal {}", status - 128),
+        _ => format!("exit status {status}"),
     }
 }
 
@@ -147,7 +169,14 @@ fn slurm_state(id: &str) -> JobState {
             field("Reason").unwrap_or_default(),
             field("ExitCode").unwrap_or_default(),
         ),
-        // A controller forgets a job some minutes after its end; the accounting, where there is one, does not.
+        // A controller forgets a job some minutes after its end; the accounting, where there is one, does not. Where
+        // users may not ask the controller, the queue still tells of jobs that have not ended.
+        None if let Some(line) =
+            answer("squeue", &["-h", "-t", "all", "-j", id, "-o", "%T|%r"]) =>
+        {
+            let (state, reason) = line.split_once('|').unwrap_or((line.as_str(), ""));
+            (state.to_owned(), reason.to_owned(), String::new())
+        }
         None => match answer("sacct", &["-nXP", "-j", id, "-o", "State,ExitCode"]) {
             Some(line) => {
                 let line = line.lines().last().unwrap_or_default().to_owned();
@@ -168,6 +197,7 @@ fn slurm_state(id: &str) -> JobState {
 fn classify(state: &str, reason: &str, exit: &str) -> JobState {
     let status = exit.split(':').next().unwrap_or_default();
     match state.trim_end_matches('+') {
+        "PENDING" | "CANCELLED" if reason == "DependencyNeverSatisfied" => JobState::NeverStarts,
         "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "SUSPENDED" | "CONFIGURING" => {
             JobState::Queued(reason.to_owned())
         }
@@ -181,7 +211,11 @@ fn classify(state: &str, reason: &str, exit: &str) -> JobState {
         "FAILED" if status == EXIT_STOPPED.to_string() => JobState::Stopped,
         // What the kernel's killer leaves: 128 + SIGKILL.
         "FAILED" if status == "137" => JobState::OutOfMemory,
-        "FAILED" => JobState::Failed(format!("exit status {status}")),
+        "FAILED" => JobState::Failed(
+            status
+                .parse()
+                .map_or_else(|_| "no exit status is known".to_owned(), exit_text),
+        ),
         other => JobState::Unknown(other.to_lowercase()),
     }
 }
@@ -197,20 +231,53 @@ pub fn logs(manifest: &JobManifest) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The first lines of the last error in a job's logs.
+/// The first lines of the last error in a job's logs: what a program of ours said, else what looks most like an error,
+/// else the last lines of the error log.
 pub fn first_error_lines(manifest: &JobManifest, count: usize) -> Vec<String> {
-    logs(manifest)
+    let texts: Vec<String> = logs(manifest)
         .iter()
         .rev()
         .filter_map(|path| fs_err::read(path).ok())
-        .find_map(|bytes| {
-            let text = String::from_utf8_lossy(&bytes);
-            let at = text
-                .rfind("error: ")
-                .filter(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n')?;
-            Some(text[at..].lines().take(count).map(str::to_owned).collect())
-        })
-        .unwrap_or_default()
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .collect();
+    let lines: Vec<Vec<&str>> = texts.iter().map(|text| text.lines().collect()).collect();
+    let excerpt = |lines: &[&str], at: usize| -> Vec<String> {
+        lines[at..]
+            .iter()
+            // Slurm's own words about the tasks that ended come after.
+            .take_while(|line| !line.starts_with("srun: error:"))
+            .take(count)
+            .map(|line| (*line).to_owned())
+            .collect()
+    };
+    let looks_bad = |line: &&str| {
+        [
+            "error",
+            "panicked at",
+            "not found",
+            "No such file",
+            "Killed",
+        ]
+        .iter()
+        .any(|word| line.contains(word))
+            && !line.starts_with("srun: error:")
+    };
+    for lines in &lines {
+        if let Some(at) = lines.iter().rposition(|line| line.starts_with("error: ")) {
+            return excerpt(lines, at);
+        }
+    }
+    for lines in &lines {
+        if let Some(at) = lines.iter().position(looks_bad) {
+            return excerpt(lines, at);
+        }
+    }
+    lines.first().map_or_else(Vec::new, |lines| {
+        lines[lines.len().saturating_sub(count)..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect()
+    })
 }
 
 /// Asks a job to end: Slurm's is cancelled, one on this machine gets SIGTERM and may save.
@@ -272,5 +339,45 @@ mod tests {
             "queued (Dependency)"
         );
         assert!(!classify("RUNNING", "", "").has_ended());
+        assert_eq!(
+            classify("PENDING", "DependencyNeverSatisfied", "0:0"),
+            JobState::NeverStarts
+        );
+        assert_eq!(
+            classify("FAILED", "", "134:0").to_string(),
+            "failed (ended by signal 6)"
+        );
+    }
+
+    #[test]
+    fn the_last_error_of_ours_is_shown_before_slurms_words_about_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("a.out");
+        fs_err::write(&log, "an error happened\nand more\n").unwrap();
+        let manifest = JobManifest {
+            ptune_version: String::new(),
+            created: String::new(),
+            command_line: vec![],
+            choices: indexmap::IndexMap::new(),
+            stage: crate::schema::WorkerJob::Evaluation,
+            job_name: "a".into(),
+            cluster_type: "bcm".into(),
+            config_file: "a".into(),
+            script_file: "a".into(),
+            log_file: Some(log.clone()),
+            job_id: None,
+            process: None,
+            exit_status: None,
+        };
+        assert_eq!(
+            first_error_lines(&manifest, 3),
+            ["an error happened", "and more"]
+        );
+        let error = "error: old\nerror: new\nhint: this\nsrun: error: n1: task 0: Exited with exit code 1\n";
+        fs_err::write(log.with_extension("err"), error).unwrap();
+        assert_eq!(
+            first_error_lines(&manifest, 3),
+            ["error: new", "hint: this"]
+        );
     }
 }

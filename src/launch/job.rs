@@ -105,6 +105,8 @@ pub enum Dependency {
     AfterAny(String),
     /// The success of another job.
     AfterOk(String),
+    /// The success of the task with the same number of another array.
+    AfterCorresponding(String),
 }
 
 impl fmt::Display for Dependency {
@@ -112,6 +114,7 @@ impl fmt::Display for Dependency {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::AfterAny(id) => write!(f, "afterany:{id}"),
+            Self::AfterCorresponding(id) => write!(f, "aftercorr:{id}"),
             Self::AfterOk(id) => write!(f, "afterok:{id}"),
         }
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::python_json::write_line;
 use crate::diag::{Diagnostic, Location};
 use crate::schema::DataPreparation;
-use crate::sys::atomic_file;
+use crate::sys::{atomic_file, env_vars};
 
 /// A file that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,20 +125,66 @@ pub fn squad_in_place(folder: &Path) -> Result<Vec<Prepared>> {
         output_dir: folder.to_owned(),
         train_file: folder.join("train-v1.1.json"),
         dev_file: Some(folder.join("dev-v1.1.json")),
+        train_url: Some(format!("{PUBLISHED}train-v1.1.json")),
+        dev_url: Some(format!("{PUBLISHED}dev-v1.1.json")),
+        train_sha256: Some(TRAIN_SHA256.to_owned()),
+        dev_sha256: Some(DEV_SHA256.to_owned()),
         ..DataPreparation::default()
     })
 }
 
+/// Where SQuAD v1.1 is published, and what its files are known by.
+const PUBLISHED: &str = "https://rajpurkar.github.io/SQuAD-explorer/dataset/";
+const TRAIN_SHA256: &str = "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955";
+const DEV_SHA256: &str = "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9";
+
+/// Whether this build may fetch files.
+pub fn can_download() -> bool {
+    cfg!(feature = "hub") && !env_vars::flag(env_vars::PTUNE_OFFLINE).unwrap_or(true)
+}
+
+#[cfg(feature = "hub")]
+fn fetch(url: &str, target: &Path, sha256: Option<&str>) -> Result<()> {
+    super::download::download(url, target, sha256)
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetch(_: &str, _: &Path, _: Option<&str>) -> Result<()> {
+    anyhow::bail!("this ptune was built without the `hub` feature")
+}
+
+/// Fetches what is not there and has a URL.
 fn require_inputs(section: &DataPreparation) -> Result<(), Diagnostic> {
-    let inputs = [
-        ("train_file", Some(&section.train_file), &section.train_url),
-        ("dev_file", section.dev_file.as_ref(), &section.dev_url),
-    ];
-    let missing: Vec<_> = inputs
-        .iter()
-        .filter_map(|(key, path, url)| path.map(|path| (key, path, url)))
-        .filter(|(_, path, _)| !path.is_file())
-        .collect();
+    let train = (
+        "train_file",
+        &section.train_file,
+        section.train_url.as_deref(),
+        section.train_sha256.as_deref(),
+    );
+    let dev = section.dev_file.as_ref().map(|path| {
+        let (url, sha256) = (section.dev_url.as_deref(), section.dev_sha256.as_deref());
+        ("dev_file", path, url, sha256)
+    });
+    let mut missing = vec![];
+    let mut failure = match can_download() {
+        true => None,
+        false if cfg!(feature = "hub") => Some("PTUNE_OFFLINE is set".to_owned()),
+        false => Some("this ptune was built without the `hub` feature".to_owned()),
+    };
+    for (key, path, url, sha256) in [train].into_iter().chain(dev) {
+        if path.is_file() {
+            continue;
+        }
+        match url {
+            // Where one file cannot be had the other cannot either.
+            Some(url) if failure.is_none() => match fetch(url, path, sha256) {
+                Ok(()) => continue,
+                Err(error) => failure = Some(format!("{error:#}")),
+            },
+            _ => {}
+        }
+        missing.push((key, path, url));
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -149,12 +195,14 @@ fn require_inputs(section: &DataPreparation) -> Result<(), Diagnostic> {
     let mut diagnostic = Diagnostic::configuration(format!(
         "the question answering data is not there: {}",
         names.join(", ")
-    ))
-    .note("ptune downloads nothing by itself");
+    ));
+    if let (Some(failure), true) = (failure, missing.iter().any(|(_, _, url)| url.is_some())) {
+        diagnostic = diagnostic.note(format!("it was not fetched: {failure}"));
+    }
     for (key, path, url) in missing {
         diagnostic = match url {
             Some(url) => diagnostic.hint(format!(
-                "curl -fL --create-dirs -o {} {url}",
+                "where there is a way out: curl -fL --create-dirs -o {} {url}",
                 path.display()
             )),
             None => diagnostic.hint(format!("or name yours: data_preparation.{key}=FILE")),
@@ -295,7 +343,16 @@ mod tests {
     #[test]
     fn missing_files_say_where_to_put_them_and_a_bad_one_where_it_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
-        let error = squad_in_place(folder.path()).unwrap_err().to_string();
+        let mut section = DataPreparation {
+            train_file: folder.path().join("train-v1.1.json"),
+            dev_file: Some(folder.path().join("dev-v1.1.json")),
+            train_url: Some("http://127.0.0.1:1/train-v1.1.json".into()),
+            ..DataPreparation::default()
+        };
+        let error = run(&section).unwrap_err().to_string();
+        assert!(error.contains("it was not fetched"), "{error}");
+        section.train_url = None;
+        let error = run(&section).unwrap_err().to_string();
         assert!(
             error.contains("train-v1.1.json") && error.contains("dev-v1.1.json"),
             "{error}"

@@ -34,6 +34,10 @@ pub struct DataPreparation {
     pub train_url: Option<String>,
     /// Where `dev_file` can be had.
     pub dev_url: Option<String>,
+    /// SHA-256 of what `train_url` gives, in hexadecimal digits; null to take whatever comes.
+    pub train_sha256: Option<String>,
+    /// The same of `dev_url`.
+    pub dev_sha256: Option<String>,
 }
 
 /// `data_preparation.run`.
@@ -84,6 +88,8 @@ impl Default for DataPreparation {
             include_topic_name: false,
             train_url: None,
             dev_url: None,
+            train_sha256: None,
+            dev_sha256: None,
         }
     }
 }

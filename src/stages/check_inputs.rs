@@ -21,7 +21,14 @@ const BUILTIN: &str = "builtin:";
 /// cluster's disks, so there, and in a dry run, it is a warning.
 pub(super) fn check(plan: &mut Plan, settings: &Settings, dry_run: bool) -> Result<()> {
     if !dry_run {
-        prepare_squad(plan, settings)?;
+        match prepare_squad(plan, settings) {
+            // The nodes may see what this machine does not, and the way out of it is not theirs.
+            Err(error) if settings.cluster.cluster_type == ClusterType::Slurm => {
+                let warning = error.downcast::<Diagnostic>()?;
+                plan.warnings.push(warning);
+            }
+            outcome => outcome?,
+        }
     }
     let mut written: Vec<PathBuf> = vec![];
     let mut missing: Vec<(String, PathBuf)> = vec![];
@@ -105,7 +112,7 @@ fn squad_folder(settings: &Settings) -> PathBuf {
     settings.data_dir.join("prompt_data/v1.1")
 }
 
-/// The original makes these rows while it launches; so do we, where the published files have been put in place.
+/// The original fetches SQuAD and makes these rows while it launches, on the machine that launches; so do we.
 fn prepare_squad(plan: &Plan, settings: &Settings) -> Result<()> {
     let folder = squad_folder(settings);
     let reads_squad = plan.jobs.iter().any(|job| {
@@ -122,7 +129,10 @@ fn prepare_squad(plan: &Plan, settings: &Settings) -> Result<()> {
     let is_published_there = ["train-v1.1.json", "dev-v1.1.json"]
         .iter()
         .all(|name| folder.join(name).is_file());
-    if reads_squad && !is_prepared_by_a_job && is_published_there {
+    if !reads_squad || is_prepared_by_a_job {
+        return Ok(());
+    }
+    if is_published_there || prepare::can_download() {
         for file in prepare::squad_in_place(&folder)? {
             tracing::info!("{} rows in {}", file.rows, file.path.display());
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Input, Stage};
 use crate::launch::Resources;
+use crate::prepare;
 use crate::schema::{DataPreparation, WorkerJob};
 
 impl Stage for DataPreparation {
@@ -32,14 +33,21 @@ impl Stage for DataPreparation {
     }
 
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input {
-            key: "train_file",
-            path: self.train_file.clone(),
-        }];
-        inputs.extend(self.dev_file.iter().map(|path| Input {
-            key: "dev_file",
-            path: path.clone(),
-        }));
+        // What the job fetches by itself need not be there.
+        let is_needed = |url: &Option<String>| url.is_none() || !prepare::can_download();
+        let mut inputs = vec![];
+        if is_needed(&self.train_url) {
+            inputs.push(Input {
+                key: "train_file",
+                path: self.train_file.clone(),
+            });
+        }
+        if is_needed(&self.dev_url) {
+            inputs.extend(self.dev_file.iter().map(|path| Input {
+                key: "dev_file",
+                path: path.clone(),
+            }));
+        }
         inputs
     }
 

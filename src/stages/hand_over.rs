@@ -66,7 +66,7 @@ pub fn launch(
 }
 
 /// This version has no converter; better to say so now than in the queue.
-fn refuse_conversion(plan: &Plan) -> Result<(), Diagnostic> {
+pub(super) fn refuse_conversion(plan: &Plan) -> Result<(), Diagnostic> {
     if plan
         .jobs
         .iter()
@@ -144,7 +144,11 @@ fn run_here(plan: &Plan, settings: &Settings, how: &Launched<'_>) -> Result<i32>
 }
 
 /// Everything in a job's folder that is there before the job runs.
-fn write_folder(job: &PlannedJob, settings: &Settings, how: &Launched<'_>) -> Result<()> {
+pub(super) fn write_folder(
+    job: &PlannedJob,
+    settings: &Settings,
+    how: &Launched<'_>,
+) -> Result<()> {
     let paths = &job.spec.paths;
     fs_err::create_dir_all(paths.results())?;
     atomic_file::write(&paths.config_file(), job.section.to_yaml())?;
@@ -159,14 +163,14 @@ fn write_folder(job: &PlannedJob, settings: &Settings, how: &Launched<'_>) -> Re
 }
 
 /// How far a job has come.
-enum Progress<'a> {
+pub(super) enum Progress<'a> {
     Written,
     Queued(&'a str),
     Started(u32),
     Ended(Option<u32>, i32),
 }
 
-fn write_manifest(
+pub(super) fn write_manifest(
     job: &PlannedJob,
     settings: &Settings,
     how: &Launched<'_>,

@@ -1,6 +1,7 @@
 //! The stages of a command line, planned as jobs: all of them are read, checked and laid out before the first is
 //! handed over.
 
+mod array;
 mod check;
 mod check_inputs;
 mod conversion;
@@ -14,6 +15,7 @@ mod sweep;
 
 use std::path::PathBuf;
 
+pub use array::{ArrayMember, can_be_array, launch_array};
 pub use check::check;
 pub use hand_over::{Launched, launch};
 pub use plan::{Plan, PlannedJob, plan};

@@ -2,6 +2,8 @@
 
 /// Filter of the log on standard error, as `tracing` understands it (`debug`, `ptune::train=trace`).
 pub const PTUNE_LOG: &str = "PTUNE_LOG";
+/// `1`: fetch nothing from the network.
+pub const PTUNE_OFFLINE: &str = "PTUNE_OFFLINE";
 /// Any value: no colours on a terminal (<https://no-color.org>).
 pub const NO_COLOR: &str = "NO_COLOR";
 /// Any value: no progress bars on a terminal.

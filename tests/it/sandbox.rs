@@ -52,6 +52,7 @@ impl Sandbox {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ptune"));
         command.args(words).current_dir(self.folder.path());
+        command.env("PTUNE_OFFLINE", "1");
         for name in [
             "NEMO_LAUNCHER_DEBUG",
             "NEMO_LAUNCHER_CI",

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# What the launcher does on a real Slurm:   tests/slurm/run.sh [PTUNE]   (as root; says so and passes where Slurm is missing)
-# PTUNE may be built with --no-default-features: the jobs prepare data, or are small scripts in the worker's place.
+# What the launcher does on a real Slurm:   tests/slurm/run.sh [PTUNE [WORKER]]   (as root; says so and passes where Slurm is missing)
+# PTUNE may be built with --no-default-features: most jobs prepare data, or are small scripts in the worker's place. The
+# last two parts need a ptune with its worker, PTUNE itself or WORKER.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 ptune=$(realpath "${1:-target/debug/ptune}")
+real=$(realpath "${2:-$ptune}")
+rows=$PWD/src/quickstart/train.jsonl
 for program in sbatch slurmctld slurmd munge; do
   command -v "$program" > /dev/null || { echo "skipped: there is no $program (apt-get install slurm-wlm munge)"; exit 0; }
 done
@@ -17,9 +20,9 @@ cd "$work"
 
 fail() { echo "FAILED: $*"; tail -n 50 results/*/*.{err,out} results/*/*/*.{err,out} 2> /dev/null || true; exit 1; }
 state() { scontrol show job "$1" 2> /dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p'; }
-# Waits until job $1 is in state $2.
+# Waits until job $1 is in state $2, at most $3 fifths of a second.
 await() {
-  for _ in $(seq 150); do [ "$(state "$1")" = "$2" ] && return; sleep 0.2; done
+  for _ in $(seq "${3:-150}"); do [ "$(state "$1")" = "$2" ] && return; sleep 0.2; done
   fail "job $1 is $(state "$1"), expected $2"
 }
 number() { sed -n "$1"'s/.* as job \([0-9]*\),.*/\1/p' out; }
@@ -83,12 +86,13 @@ await "$(number 1)" COMPLETED
 [ "$(cat odd)" = "$work/results/a b/nemo-megatron-it's a job_hydra.yaml|\$HOME \"x\"" ] || fail "odd: $(cat odd)"
 
 echo "7. a job near its time limit saves, is put back into the queue and finishes"
-worker 'echo "run ${SLURM_RESTART_COUNT:-0}" >> restarts
+# A minute of slack: Slurm may send the signal that much earlier, and a shell that has not set its trap would die of it.
+worker 'trap "echo saved >> restarts; exit 75" USR1
+echo "run ${SLURM_RESTART_COUNT:-0}" >> restarts
 [ -n "$SLURM_RESTART_COUNT" ] && exit 0
-trap "echo saved >> restarts; exit 75" USR1
 while :; do sleep 0.1; done'
-"$ptune" "${common[@]}" ptune_path="$work/worker.sh" cluster.signal=USR1@50 cluster.requeue=True \
-  prompt_learning.run.time_limit=1 > out
+"$ptune" "${common[@]}" ptune_path="$work/worker.sh" cluster.signal=USR1@50 \
+  prompt_learning.run.time_limit=2 > out
 for _ in $(seq 200); do grep -q saved restarts 2> /dev/null && break; sleep 0.5; done
 grep -q saved restarts || fail "the signal did not arrive"
 # Slurm lets a requeued job wait two minutes; nobody has to.
@@ -99,5 +103,79 @@ for _ in $(seq 100); do
 done
 await "$(number 1)" COMPLETED
 [ "$(tr '\n' ' ' < restarts)" = "run 0 saved run 1 " ] || fail "restarts: $(cat restarts)"
+
+
+echo "8. cancelled by its folder: the job saves, does not come back, and status says so"
+worker 'echo "run" >> cancelled; trap "echo saved >> cancelled; exit 75" TERM; for i in $(seq 600); do sleep 0.1; done'
+"$ptune" "${common[@]}" ptune_path="$work/worker.sh" prompt_learning.run.results_dir=results/cancelled > out
+await "$(number 1)" RUNNING
+for _ in $(seq 50); do [ -f cancelled ] && break; sleep 0.2; done
+"$ptune" cancel results/cancelled > /dev/null
+await "$(number 1)" CANCELLED
+[ "$("$ptune" status results/cancelled | sed 's/.*: \(.*\), .*/\1/')" = cancelled ] || fail "status: $("$ptune" status results/cancelled)"
+sleep 2
+[ "$(tr '\n' ' ' < cancelled)" = "run saved " ] || fail "cancelled: $(cat cancelled)"
+
+echo "9. status and logs of a chain of which a stage failed"
+worker 'echo "some output"; echo "error: no such model" >&2; echo "hint: name another" >&2; exit 1'
+"$ptune" "${both[@]}" ptune_path="$work/worker.sh" stage_dependency=afterok base_results_dir=results/chain > out
+await "$(number 1)" FAILED
+for _ in $(seq 50); do "$ptune" status results/chain > said; grep -q "never" said && break; sleep 0.2; done
+grep -q "failed (exit status 1)" said && grep -q "error: no such model" said || fail "status: $(cat said)"
+grep -q "will never start: the job before it did not end well" said || fail "status: $(cat said)"
+scancel "$(number 2)"
+"$ptune" logs results/chain/t5_220m/prompt_learning_squad | grep -q "some output" || fail "logs"
+
+echo "10. the jobs of a sweep are one array, each in its own folder"
+worker 'echo "$SLURM_ARRAY_TASK_ID $4" >> array'
+"$ptune" --multirun "${common[@]}" ptune_path="$work/worker.sh" prompt_learning.model.seed=1,2,3 \
+  'prompt_learning.run.results_dir="results/sweep/${hydra:job.num}"' cluster.array_parallelism=2 > out
+id=$(sed -n 's/.* as job array \([0-9]*\) of 3 tasks/\1/p' out)
+for task in 0 1 2; do await "${id}_$task" COMPLETED; done
+[ "$(sort array | sed 's,.*results/sweep/\(.\)/.*,\1,' | tr '\n' ' ')" = "0 1 2 " ] || fail "array: $(cat array)"
+[ "$(sort array | cut -c1 | tr '\n' ' ')" = "0 1 2 " ] || fail "array: $(cat array)"
+[ "$("$ptune" status results/sweep | grep -c ': done,')" = 3 ] || fail "status: $("$ptune" status results/sweep)"
+
+if ! "$real" export --help > /dev/null 2>&1; then
+  echo "passed; skipped: chain and pre-emption with a real worker ($real is built without one)"
+  exit 0
+fi
+
+echo "11. prepare, tune and evaluate the quickstart model, each after the success of the one before"
+python3 - "$rows" <<'PYTHON'
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])][:120]
+json.dump({"data": [{"title": str(i), "paragraphs": [{"context": row["context"], "qas": [
+    {"question": row["question"], "answers": [{"text": row["answer"]}]}]}]} for i, row in enumerate(rows)]}, open("quick.json", "w"))
+PYTHON
+quick=(--config-name=quickstart cluster_type=bcm cluster.gpus_per_node=null cluster.exclusive=False cluster.mem=null
+  ptune_path="$real" data_preparation=squad/prepare_xquad data_preparation.train_file=quick.json
+  data_preparation.train_articles=100 data_preparation.task_name=worldqa
+  prompt_learning.model.data.train_ds=[data/prompt_data/v1.1/squad_train.jsonl]
+  prompt_learning.model.data.validation_ds=[data/prompt_data/v1.1/squad_val.jsonl])
+"$ptune" "${quick[@]}" stages=[data_preparation,prompt_learning,evaluation] stage_dependency=afterok \
+  prompt_learning.trainer.max_steps=10 base_results_dir=results/real \
+  evaluation.model.prompt_dataset_paths=data/prompt_data/v1.1/squad_test.jsonl \
+  +evaluation.model.ground_truth_file_path=data/prompt_data/v1.1/squad_test_ground_truth.jsonl > out
+await "$(number 3)" COMPLETED 900
+grep -q '"exact_match"' results/real/quickstart/evaluation/results/metrics.json || fail "no metrics"
+[ "$("$ptune" status results/real | grep -c ': done,')" = 3 ] || fail "status: $("$ptune" status results/real)"
+
+echo "12. the real worker near its time limit: saves, is put back, goes on and is done"
+"$ptune" "${quick[@]}" stages=[prompt_learning] prompt_learning.exp_manager.resume_if_exists=True \
+  prompt_learning.trainer.max_steps=120 cluster.signal=USR1@60 prompt_learning.run.time_limit=2 \
+  base_results_dir=results/preempted > out
+for _ in $(seq 300); do
+  scontrol update jobid="$(number 1)" starttime=now 2> /dev/null || true
+  [ "$(state "$(number 1)")" = COMPLETED ] && break
+  sleep 1
+done
+await "$(number 1)" COMPLETED
+folder=results/preempted/quickstart/prompt_learning
+cat "$folder"/log-* > said
+grep -q "stopped by signal 10 after step" said || fail "it was never asked to save"
+[ -s "$folder/results/quickstart_prompt.nemo" ] || fail "no prompts"
+steps=$(grep -c '"loss"' "$folder/results/metrics.jsonl")
+echo "    saved and put back $(grep -c 'stopped by signal 10' said) times; $steps losses of 120 steps logged"
 
 echo "passed"

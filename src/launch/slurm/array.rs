@@ -14,6 +14,27 @@ use crate::diag::Diagnostic;
 use crate::launch::quote::shell_quote;
 use crate::launch::{Cluster, JobSpec, Script, Templates};
 
+/// Key beside those of sbatch: how many tasks of an array run at once.
+pub const LIMIT_KEY: &str = "array_parallelism";
+
+/// `cluster.array_parallelism`; null for no limit.
+///
+/// # Errors
+/// Anything but a positive number.
+pub fn limit(cluster: &Cluster) -> Result<Option<usize>> {
+    match cluster.section.directives.get(LIMIT_KEY) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_u64() {
+            Some(limit) if limit > 0 => Ok(usize::try_from(limit).ok()),
+            _ => Err(Diagnostic::configuration(format!(
+                "`cluster.{LIMIT_KEY}`: `{}` is not a number of tasks",
+                super::python_text(value)
+            ))
+            .into()),
+        },
+    }
+}
+
 /// `--array` for `count` tasks, of which at most `limit` run at once.
 pub fn range(count: usize, limit: Option<usize>) -> String {
     let last = count.saturating_sub(1);

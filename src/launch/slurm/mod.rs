@@ -18,13 +18,14 @@ use options::SBATCH_OPTIONS;
 pub use preemption::Preemption;
 
 /// Keys of `cluster` that are not options of sbatch.
-const NOT_DIRECTIVES: [&str; 6] = [
+const NOT_DIRECTIVES: [&str; 7] = [
     "setup",
     "heterogeneous",
     "stderr_to_stdout",
     "enable_vboost",
     "num_gpus",
     Preemption::LIMIT_KEY,
+    array::LIMIT_KEY,
 ];
 
 /// Text of a YAML value as Python's `str` gives it.
