@@ -24,6 +24,8 @@ pub fn sbatch(script: &Path) -> Result<String> {
     runtime()?.block_on(async {
         let output = Command::new("sbatch")
             .arg(script)
+            // A job that is put back into the queue writes on in its logs.
+            .env("SBATCH_OPEN_MODE", "append")
             .stdin(Stdio::null())
             .output()
             .await

@@ -139,8 +139,7 @@ fn cases() -> Vec<Case> {
 /// The scripts that a dry run shows.
 fn found(stdout: &str) -> Vec<Script> {
     let mut scripts: Vec<Script> = vec![];
-    let mut lines = stdout.lines();
-    while let Some(line) = lines.next() {
+    for line in stdout.lines() {
         if let Some(path) = line.strip_prefix("# /") {
             scripts.push(Script {
                 path: format!("/{path}"),
@@ -153,7 +152,10 @@ fn found(stdout: &str) -> Vec<Script> {
         if let Some(directive) = line.strip_prefix("#SBATCH --") {
             script.directives.push(directive.to_owned());
         } else if let Some(export) = line.strip_prefix("export ") {
-            script.exports.push(export.to_owned());
+            // Part of what ptune does for jobs that are put back into the queue; the original knows nothing of them.
+            if !export.starts_with("SLURM_OPEN_MODE=") {
+                script.exports.push(export.to_owned());
+            }
         } else if line.starts_with("srun ") && !line.starts_with("srun()")
             || line.starts_with("bcprun ")
         {

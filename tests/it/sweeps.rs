@@ -107,17 +107,22 @@ fn a_dry_run_shows_the_scripts_of_all_jobs() {
     let sandbox = Sandbox::new();
     let ran = sweep(&sandbox, "bcm", &[RATES, OWN_FOLDERS, "--dry-run"]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
-    assert_eq!(
-        ran.stdout.matches("#SBATCH --job-name=").count(),
-        2,
+    assert!(
+        ran.stdout.contains("#SBATCH --array=0-1\n"),
         "{}",
         ran.stdout
     );
     for number in 0..2 {
+        let script = format!("results/job_{number}/nemo-megatron-squad_t5_220m_submission.sh");
         assert!(
-            ran.stdout.contains(&format!("results/job_{number}/log-")),
+            ran.stdout.contains(&format!("  /sandbox/{script}\n")),
             "{}",
             ran.stdout
+        );
+        assert!(
+            sandbox
+                .read(&script)
+                .contains(&format!("results/job_{number}/log-"))
         );
     }
 }

@@ -58,7 +58,11 @@ CONF
 down() {
   scancel -u root 2> /dev/null || true
   for file in "$root"/slurmd-*.pid "$root/slurmctld.pid"; do
-    [ -f "$file" ] && kill "$(cat "$file")" 2> /dev/null || true
+    [ -f "$file" ] || continue
+    pid=$(cat "$file")
+    kill "$pid" 2> /dev/null || true
+    # It writes its state before it ends.
+    for _ in $(seq 50); do kill -0 "$pid" 2> /dev/null || break; sleep 0.1; done
   done
 }
 
