@@ -10,6 +10,7 @@
 //! query and key widths of all heads, `F` inner size of the feed-forward layers, `T` and `S` queries and keys of a row.
 
 pub mod attention;
+pub mod checkpoint;
 pub mod config;
 mod decoding;
 pub mod feed_forward;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
+pub use checkpoint::Checkpoint;
 pub use config::{Layout, ModelConfig};
 pub use decoding::Decoding;
 pub use gpt::Gpt;
@@ -41,10 +43,7 @@ pub use rows::Rows;
 pub use t5::T5;
 
 use crate::tensors::TensorSource;
-use crate::tensors::megatron::MegatronCheckpoint;
-use crate::tensors::nemo;
 use crate::tensors::nemo_files::NemoFiles;
-use crate::tensors::safetensors::SafetensorsFile;
 use weights::Weights;
 
 /// How a model is loaded.
@@ -112,11 +111,9 @@ impl LanguageModel {
     /// A [`crate::diag::Diagnostic`] where configuration or weights are not of a model known here; errors that name
     /// the file where one cannot be read.
     pub fn from_hugging_face(folder: &Path, options: &LoadOptions) -> Result<Self> {
-        let loading = || format!("loading the language model from {}", folder.display());
-        let (config, layout) =
-            ModelConfig::from_hugging_face(&folder.join("config.json")).with_context(loading)?;
-        let source = SafetensorsFile::open_folder(folder).with_context(loading)?;
-        Self::from_source(config, layout, &source, options).with_context(loading)
+        Checkpoint::hugging_face(folder)?
+            .model(options)
+            .with_context(|| format!("loading the language model from {}", folder.display()))
     }
 
     /// Loads a base model of NeMo: `model_config.yaml` and `model_weights.ckpt`, of one rank or of many.
@@ -124,16 +121,9 @@ impl LanguageModel {
     /// # Errors
     /// As [`Self::from_hugging_face`].
     pub fn from_nemo(files: &NemoFiles, options: &LoadOptions) -> Result<Self> {
-        let loading = || format!("loading the language model from {}", files.path().display());
-        let text = files.read_text(nemo::CONFIG_MEMBER).with_context(loading)?;
-        let mut source = MegatronCheckpoint::open(files).with_context(loading)?;
-        let (config, layout) =
-            ModelConfig::from_nemo(&files.path().join(nemo::CONFIG_MEMBER), &text, &|name| {
-                source.rows_of(name)
-            })
-            .with_context(loading)?;
-        source.set_splits(config.names(layout).splits());
-        Self::from_source(config, layout, &source, options).with_context(loading)
+        Checkpoint::nemo(files)?
+            .model(options)
+            .with_context(|| format!("loading the language model from {}", files.path().display()))
     }
 
     /// Builds a model of `config` from a source whose tensors are named and laid out as `layout` says.

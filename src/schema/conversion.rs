@@ -67,6 +67,17 @@ impl Default for ConversionRun {
     }
 }
 
+/// What a conversion writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputFormat {
+    /// A `.nemo`.
+    #[default]
+    Nemo,
+    /// A folder with `config.json` and `model.safetensors`.
+    HuggingFace,
+}
+
 /// `conversion.model`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -94,6 +105,24 @@ pub struct ConversionModel {
     pub merge_file: Option<PathBuf>,
     /// SentencePiece model.
     pub tokenizer_model: Option<PathBuf>,
+    /// What is written.
+    pub output_format: OutputFormat,
+    /// Ranks that will share each layer of the `.nemo`; null: as before.
+    pub output_tensor_model_parallel_size: Option<usize>,
+    /// Ranks that will share its layers; null: as before.
+    pub output_pipeline_model_parallel_size: Option<usize>,
+    /// Run both models at the end and compare their logits.
+    pub verify: bool,
+}
+
+impl ConversionModel {
+    /// Whether `checkpoint_folder` is a whole model, which needs no file beside it, and not a training's checkpoints.
+    pub fn is_whole_model(&self) -> bool {
+        let path = &self.checkpoint_folder;
+        path.extension().is_some_and(|end| end == "nemo")
+            || path.join("config.json").is_file()
+            || path.join("model_config.yaml").is_file()
+    }
 }
 
 impl Default for ConversionModel {
@@ -110,6 +139,10 @@ impl Default for ConversionModel {
             vocab_file: None,
             merge_file: None,
             tokenizer_model: None,
+            output_format: OutputFormat::Nemo,
+            output_tensor_model_parallel_size: None,
+            output_pipeline_model_parallel_size: None,
+            verify: false,
         }
     }
 }

@@ -22,7 +22,7 @@ pub use check::{
     Problems, Section, UnknownKey, read_section, read_value, section_problems, unknown_keys,
 };
 pub use cluster::ClusterSection;
-pub use conversion::{Conversion, ConversionModel, ConversionRun};
+pub use conversion::{Conversion, ConversionModel, ConversionRun, OutputFormat};
 pub use data_preparation::{DataPreparation, DataPreparationRun};
 pub use evaluation::{Evaluation, EvaluationData, EvaluationModel, EvaluationPlan, EvaluationRun};
 pub use exp_manager::{

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
 
-use super::hand_over::{Launched, Progress, refuse_conversion, write_folder, write_manifest};
+use super::hand_over::{Launched, Progress, write_folder, write_manifest};
 use super::{Plan, Settings, check_inputs};
 use crate::diag::Diagnostic;
 use crate::launch::slurm::array;
@@ -73,7 +73,6 @@ pub fn launch_array(
     let mut warned: Vec<Diagnostic> = vec![];
     for member in &mut *members {
         check_inputs::check(&mut member.plan, &member.settings, how.dry_run)?;
-        refuse_conversion(&member.plan)?;
         for warning in &member.plan.warnings {
             if !warned.contains(warning) {
                 warn(warning);

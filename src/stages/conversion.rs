@@ -37,6 +37,9 @@ impl Stage for Conversion {
             key: "model.checkpoint_folder",
             path: model.checkpoint_folder.clone(),
         }];
+        if model.is_whole_model() {
+            return inputs;
+        }
         for (key, path) in [
             ("model.hparams_file", &model.hparams_file),
             ("model.vocab_file", &model.vocab_file),

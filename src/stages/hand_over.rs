@@ -10,7 +10,7 @@ use super::{Plan, PlannedJob, Settings, check_inputs};
 use crate::diag::Diagnostic;
 use crate::launch::quote::shell_quote;
 use crate::launch::{ClusterType, Templates, submit};
-use crate::schema::{JobManifest, WorkerJob};
+use crate::schema::JobManifest;
 use crate::sys::{atomic_file, clock};
 
 /// How a launch is done.
@@ -44,7 +44,6 @@ pub fn launch(
         warn(warning);
     }
     if !how.dry_run {
-        refuse_conversion(&plan)?;
         if cluster_type == ClusterType::Slurm {
             submit::require_slurm()?;
         }
@@ -63,22 +62,6 @@ pub fn launch(
         ClusterType::Slurm => queue(&mut plan, settings, how, out),
         ClusterType::Bcp | ClusterType::Interactive => run_here(&plan, settings, how),
     }
-}
-
-/// This version has no converter; better to say so now than in the queue.
-pub(super) fn refuse_conversion(plan: &Plan) -> Result<(), Diagnostic> {
-    if plan
-        .jobs
-        .iter()
-        .any(|job| job.spec.stage == WorkerJob::Conversion)
-    {
-        return Err(
-            Diagnostic::configuration("the conversion stage cannot run in this version")
-                .note("`prompt_learning.model.language_model_path` takes a Hugging Face folder as it is")
-                .hint("leave `conversion` out of `stages`"),
-        );
-    }
-    Ok(())
 }
 
 fn queue(

@@ -4,6 +4,7 @@
 //! one another too. Which dimension of a tensor is split is the model's knowledge: it comes as a table of [`Split`]s.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
@@ -131,7 +132,7 @@ impl MegatronCheckpoint {
                 members.insert((stage, tensor_rank), name);
             }
         }
-        let Some(&(last_stage, _)) = members.keys().next_back() else {
+        if members.is_empty() {
             return Err(malformed(if files.names().any(is_distributed) {
                 "its weights are a distributed checkpoint of megatron-core (folder `model_weights`), which is not read \
                  here; NeMo's converters to Hugging Face make a folder of it that is"
@@ -140,24 +141,47 @@ impl MegatronCheckpoint {
                 let names: Vec<&str> = files.names().take(10).collect();
                 format!("it has no `{WEIGHTS_MEMBER}` (found: {})", names.join(", "))
             }));
+        }
+        let ranks = members
+            .into_iter()
+            .map(|(place, name)| Ok((place, files.torch(name)?)))
+            .collect::<Result<Vec<_>, TensorError>>()?;
+        Self::of_ranks(files.path(), ranks)
+    }
+
+    /// Checkpoints of these ranks, each with its pipeline stage and tensor-parallel rank; `path` is for messages.
+    ///
+    /// # Errors
+    /// Where a rank is missing.
+    pub fn of_ranks(
+        path: &Path,
+        ranks: Vec<((usize, usize), TorchFile)>,
+    ) -> Result<Self, TensorError> {
+        let count = |each: fn(&(usize, usize)) -> usize| {
+            1 + ranks
+                .iter()
+                .map(|(place, _)| each(place))
+                .max()
+                .unwrap_or(0)
         };
-        let width = 1 + members.keys().map(|(_, rank)| *rank).max().unwrap_or(0);
+        let (depth, width) = (count(|place| place.0), count(|place| place.1));
+        let mut files: BTreeMap<(usize, usize), TorchFile> = ranks.into_iter().collect();
         let mut stages = vec![];
-        for stage in 0..=last_stage {
+        for stage in 0..depth {
             let mut ranks = vec![];
             for rank in 0..width {
-                let Some(name) = members.get(&(stage, rank)) else {
-                    return Err(malformed(format!(
-                        "the weights of tensor rank {rank}, pipeline rank {stage} are missing, of {width} x {}",
-                        last_stage + 1
-                    )));
-                };
-                ranks.push(files.torch(name)?);
+                let file = files.remove(&(stage, rank));
+                ranks.push(file.ok_or_else(|| TensorError::Malformed {
+                    file: path.to_owned(),
+                    reason: format!(
+                        "the weights of tensor rank {rank}, pipeline rank {stage} are missing, of {width} x {depth}"
+                    ),
+                })?);
             }
             stages.push(ranks);
         }
         Ok(Self {
-            described: files.path().display().to_string(),
+            described: path.display().to_string(),
             entries: global_names(&stages),
             stages,
             splits: HashMap::new(),
@@ -189,7 +213,7 @@ impl MegatronCheckpoint {
 }
 
 /// `mp_rank_03`, `tp_rank_03_pp_rank_001`, also with a folder before it: tensor rank and stage.
-fn ranks_of(folder: &str) -> Option<(usize, usize)> {
+pub fn ranks_of(folder: &str) -> Option<(usize, usize)> {
     let folder = folder.rsplit('/').next()?;
     // More ranks than any cluster has would only be a way to make us loop.
     let number = |text: &str| text.parse::<usize>().ok().filter(|&rank| rank < 4096);

@@ -7,6 +7,7 @@
 pub mod megatron;
 pub mod nemo;
 pub mod nemo_files;
+pub mod nemo_writer;
 pub mod safetensors;
 pub mod torch;
 

@@ -5,13 +5,16 @@
 //! read when they are asked for.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ::safetensors::{Dtype, SafeTensors, tensor::Metadata};
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 
+use super::torch::little_endian_bytes;
 use super::{TensorError, TensorInfo, TensorSource};
+use crate::sys::atomic_file;
 
 /// File name of a checkpoint in one piece.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -168,6 +171,56 @@ impl SafetensorsFile {
         });
         Ok(())
     }
+}
+
+/// Writes one file, asking `load` for one tensor after another, so that no more than one is in memory.
+///
+/// # Errors
+/// Where `load` fails, a type has no name in the format, or the file cannot be written.
+pub fn write(
+    path: &Path,
+    tensors: &[(String, TensorInfo)],
+    mut load: impl FnMut(&str) -> anyhow::Result<Tensor>,
+) -> anyhow::Result<()> {
+    let mut header = serde_json::Map::new();
+    header.insert(
+        "__metadata__".to_owned(),
+        serde_json::json!({"format": "pt"}),
+    );
+    let mut end = 0;
+    for (name, info) in tensors {
+        let start = end;
+        end += info.shape.iter().product::<usize>() * info.dtype.size_in_bytes();
+        let dtype = match info.dtype {
+            DType::F32 => "F32",
+            DType::F16 => "F16",
+            DType::BF16 => "BF16",
+            DType::F64 => "F64",
+            other => anyhow::bail!("{name} is of type {other:?}, which is not written"),
+        };
+        header.insert(
+            name.clone(),
+            serde_json::json!({"dtype": dtype, "shape": info.shape, "data_offsets": [start, end]}),
+        );
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    atomic_file::write_with(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for (name, info) in tensors {
+            let tensor = load(name).map_err(|error| std::io::Error::other(format!("{error:#}")))?;
+            let bytes = little_endian_bytes(&tensor).map_err(std::io::Error::other)?;
+            if tensor.dims() != info.shape || tensor.dtype() != info.dtype {
+                return Err(std::io::Error::other(format!(
+                    "{name} is not of the type and shape that were announced"
+                )));
+            }
+            file.write_all(&bytes)?;
+        }
+        Ok(())
+    })?;
+    Ok(())
 }
 
 /// No folders, so that an index cannot point outside of its checkpoint.

@@ -3,6 +3,7 @@
 //! A worker reads one file, the resolved YAML that a stage wrote beside its job script, and writes artifacts. It never
 //! composes a configuration.
 
+mod conversion;
 mod devices;
 mod evaluation;
 mod frozen_model;
@@ -28,12 +29,7 @@ pub fn run(job: WorkerJob, config: &Path) -> Result<i32> {
             "data preparation needs no worker: `ptune` runs it itself",
         )
         .into()),
-        WorkerJob::Conversion => Err(Diagnostic::configuration(
-            "the conversion stage cannot run in this version",
-        )
-        .note("`prompt_learning.model.language_model_path` takes a Hugging Face folder as it is")
-        .hint("leave `conversion` out of `stages`")
-        .into()),
+        WorkerJob::Conversion => conversion::run(&section(job, config)?),
     }
 }
 

@@ -7,6 +7,8 @@ mod command_line;
 mod completion;
 mod compose;
 mod config_verbs;
+#[cfg(feature = "worker")]
+mod conversion;
 mod launch_local;
 mod launch_scripts;
 mod launch_table;

@@ -6,11 +6,15 @@
 mod hugging_face;
 mod keys;
 mod nemo;
+mod to_hugging_face;
+mod to_nemo;
 
 use super::feed_forward::Activation;
 use super::names::{self, NameTable};
 pub use super::norm::NormKind;
 use super::position::Rotary;
+pub use to_hugging_face::HuggingFaceModel;
+pub use to_nemo::NemoModel;
 
 /// A GPT: a decoder alone.
 #[derive(Clone, Debug, PartialEq)]

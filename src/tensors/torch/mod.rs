@@ -12,7 +12,8 @@ use candle_core::Tensor;
 use indexmap::IndexMap;
 
 pub use reader::{TorchFile, read, read_file};
-pub use writer::write;
+pub(crate) use writer::little_endian_bytes;
+pub use writer::{write, write_tensors};
 
 /// What a state dict holds.
 #[derive(Clone, Debug)]

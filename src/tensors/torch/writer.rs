@@ -1,12 +1,13 @@
 //! From a [`StateValue`] to the zip that `torch.save` would write.
 
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Seek, Write};
 
 use candle_core::{DType, Device, Tensor};
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
 use super::{StateValue, TorchError};
+use crate::tensors::TensorInfo;
 
 /// torch aligns the data of a storage so that it can be mapped.
 const ALIGNMENT: u16 = 64;
@@ -16,39 +17,99 @@ const ALIGNMENT: u16 = 64;
 /// # Errors
 /// When a tensor has a type that torch has no storage for.
 pub fn write(state: &StateValue) -> Result<Vec<u8>, TorchError> {
-    let mut pickle = Pickler {
-        bytes: vec![0x80, 2],
-        storages: vec![],
-    };
+    let mut pickle = Pickler::default();
     pickle.value(state)?;
-    pickle.bytes.push(b'.');
+    let mut tensors = std::mem::take(&mut pickle.tensors).into_iter();
+    let mut out = Cursor::new(vec![]);
+    pickle.finish(&mut out, |_| {
+        Ok(tensors.next().expect("one for each storage"))
+    })?;
+    Ok(out.into_inner())
+}
 
-    let mut zip = zip::ZipWriter::new(Cursor::new(vec![]));
-    let options = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Stored)
-        .last_modified_time(zip::DateTime::default())
-        .with_alignment(ALIGNMENT);
-    let mut entry = |name: &str, bytes: &[u8]| -> Result<(), TorchError> {
-        let large = options.large_file(u32::try_from(bytes.len()).is_err());
-        zip.start_file(format!("archive/{name}"), large)?;
-        zip.write_all(bytes)?;
-        Ok(())
-    };
-    entry("data.pkl", &pickle.bytes)?;
-    entry("byteorder", b"little")?;
-    for (index, storage) in pickle.storages.iter().enumerate() {
-        entry(&format!("data/{index}"), storage)?;
-    }
-    entry("version", b"3\n")?;
-    Ok(zip.finish()?.into_inner())
+/// Writes a state dict of tensors to `out` from its present position on, asking `load` for one tensor after another, so
+/// that no more than one is in memory.
+///
+/// # Errors
+/// When `load` fails or gives something else than was announced, a type has no storage in torch, or `out` refuses.
+pub fn write_tensors<W: Write + Seek>(
+    out: W,
+    tensors: &[(String, TensorInfo)],
+    mut load: impl FnMut(&str) -> Result<Tensor, TorchError>,
+) -> Result<(), TorchError> {
+    let mut pickle = Pickler::default();
+    pickle.dict(tensors.iter(), |pickle, (name, info)| {
+        pickle.text(name);
+        pickle.tensor(info.dtype, &info.shape)
+    })?;
+    pickle.finish(out, |index| {
+        let (name, info) = &tensors[index];
+        let tensor = load(name)?;
+        if tensor.dtype() != info.dtype || tensor.dims() != info.shape {
+            return Err(TorchError::Tensor {
+                storage: name.clone(),
+                reason: format!(
+                    "{:?} {:?} was announced and {:?} {:?} came",
+                    info.dtype,
+                    info.shape,
+                    tensor.dtype(),
+                    tensor.dims()
+                ),
+            });
+        }
+        Ok(tensor)
+    })
 }
 
 struct Pickler {
     bytes: Vec<u8>,
-    storages: Vec<Vec<u8>>,
+    /// Tensors of a [`StateValue`], in the order of their storages.
+    tensors: Vec<Tensor>,
+    /// Bytes of each storage.
+    storages: Vec<usize>,
+}
+
+impl Default for Pickler {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0x80, 2],
+            tensors: vec![],
+            storages: vec![],
+        }
+    }
 }
 
 impl Pickler {
+    /// Writes the zip: the pickle, and the storages as `tensor` gives them.
+    fn finish<W: Write + Seek>(
+        mut self,
+        out: W,
+        mut tensor: impl FnMut(usize) -> Result<Tensor, TorchError>,
+    ) -> Result<(), TorchError> {
+        self.bytes.push(b'.');
+        let mut zip = zip::ZipWriter::new(out);
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .last_modified_time(zip::DateTime::default())
+            .with_alignment(ALIGNMENT);
+        let start = |zip: &mut zip::ZipWriter<W>, name: &str, size: usize| {
+            let large = options.large_file(u32::try_from(size).is_err());
+            zip.start_file(format!("archive/{name}"), large)
+        };
+        start(&mut zip, "data.pkl", self.bytes.len())?;
+        zip.write_all(&self.bytes)?;
+        start(&mut zip, "byteorder", 6)?;
+        zip.write_all(b"little")?;
+        for (index, &size) in self.storages.iter().enumerate() {
+            start(&mut zip, &format!("data/{index}"), size)?;
+            zip.write_all(&little_endian_bytes(&tensor(index)?)?)?;
+        }
+        start(&mut zip, "version", 2)?;
+        zip.write_all(b"3\n")?;
+        zip.finish()?;
+        Ok(())
+    }
+
     fn global(&mut self, module: &str, name: &str) {
         self.bytes
             .extend_from_slice(format!("c{module}\n{name}\n").as_bytes());
@@ -111,22 +172,37 @@ impl Pickler {
                 self.bytes.push(b'e');
             }
             StateValue::Dict(entries) => {
-                self.global("collections", "OrderedDict");
-                self.bytes.extend_from_slice(b")R(");
-                for (key, value) in entries {
-                    self.text(key);
-                    self.value(value)?;
-                }
-                self.bytes.push(b'u');
+                self.dict(entries.iter(), |this, (key, value)| {
+                    this.text(key);
+                    this.value(value)
+                })?;
             }
-            StateValue::Tensor(tensor) => self.tensor(tensor)?,
+            StateValue::Tensor(tensor) => {
+                self.tensor(tensor.dtype(), tensor.dims())?;
+                self.tensors.push(tensor.clone());
+            }
         }
         Ok(())
     }
 
+    /// An `OrderedDict`; `entry` writes key and value.
+    fn dict<T>(
+        &mut self,
+        entries: impl Iterator<Item = T>,
+        mut entry: impl FnMut(&mut Self, T) -> Result<(), TorchError>,
+    ) -> Result<(), TorchError> {
+        self.global("collections", "OrderedDict");
+        self.bytes.extend_from_slice(b")R(");
+        for item in entries {
+            entry(self, item)?;
+        }
+        self.bytes.push(b'u');
+        Ok(())
+    }
+
     /// `_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())`
-    fn tensor(&mut self, tensor: &Tensor) -> Result<(), TorchError> {
-        let storage = match tensor.dtype() {
+    fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Result<(), TorchError> {
+        let storage = match dtype {
             DType::F64 => "DoubleStorage",
             DType::F32 => "FloatStorage",
             DType::F16 => "HalfStorage",
@@ -150,15 +226,16 @@ impl Pickler {
         self.global("torch", storage);
         self.text(&self.storages.len().to_string());
         self.text("cpu");
-        self.integer(tensor.elem_count() as i64);
+        let count = shape.iter().product::<usize>();
+        self.integer(count as i64);
         self.bytes.extend_from_slice(b"tQ");
         self.integer(0);
-        self.sizes(tensor.dims());
-        self.sizes(&row_major_strides(tensor.dims()));
+        self.sizes(shape);
+        self.sizes(&row_major_strides(shape));
         self.bytes.push(0x89);
         self.global("collections", "OrderedDict");
         self.bytes.extend_from_slice(b")RtR");
-        self.storages.push(little_endian_bytes(tensor)?);
+        self.storages.push(count * dtype.size_in_bytes());
         Ok(())
     }
 }
@@ -171,7 +248,7 @@ fn row_major_strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-fn little_endian_bytes(tensor: &Tensor) -> Result<Vec<u8>, TorchError> {
+pub(crate) fn little_endian_bytes(tensor: &Tensor) -> Result<Vec<u8>, TorchError> {
     let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
     macro_rules! bytes_of {
         ($type:ty) => {
