@@ -17,13 +17,27 @@ pub(super) struct WithAddedTokens {
     ids: HashMap<String, u32>,
     names: HashMap<u32, String>,
     /// Added tokens in the order in which they were added: of two that begin at the same place the earlier one counts.
-    matched: Vec<(String, u32)>,
+    matched: Vec<Added>,
     matcher: Option<AhoCorasick>,
     /// Whether every stretch is encoded as if it were a text, or only the first.
     pub(super) prefix_each_stretch: bool,
     /// Whether the unknown piece is left out of decoded text.
     pub(super) hide_unknown: bool,
     size: u32,
+}
+
+/// A token that is found in texts.
+struct Added {
+    name: String,
+    id: u32,
+    strip: Strip,
+}
+
+/// Whether the blanks beside an added token belong to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Strip {
+    pub(super) left: bool,
+    pub(super) right: bool,
 }
 
 impl WithAddedTokens {
@@ -59,13 +73,18 @@ impl WithAddedTokens {
 
     /// Finds `token` in texts and gives it this id.
     pub(super) fn map(&mut self, token: &str, id: u32) {
+        self.map_stripping(token, id, Strip::default());
+    }
+
+    /// As [`Self::map`], for a token that takes the blanks beside it.
+    pub(super) fn map_stripping(&mut self, token: &str, id: u32, strip: Strip) {
         if token.is_empty() {
             return;
         }
-        if let Some(known) = self.matched.iter_mut().find(|(name, _)| name == token) {
-            known.1 = id;
-        } else {
-            self.matched.push((token.to_owned(), id));
+        let name = token.to_owned();
+        match self.matched.iter_mut().find(|known| known.name == token) {
+            Some(known) => *known = Added { name, id, strip },
+            None => self.matched.push(Added { name, id, strip }),
         }
         self.ids.insert(token.to_owned(), id);
         if id >= self.model.len() as u32 {
@@ -76,7 +95,7 @@ impl WithAddedTokens {
 
     /// Makes the added tokens count.
     pub(super) fn finish(&mut self) -> Result<()> {
-        let names = self.matched.iter().map(|(name, _)| name);
+        let names = self.matched.iter().map(|added| &added.name);
         self.matcher = (!self.matched.is_empty())
             .then(|| {
                 AhoCorasick::builder()
@@ -99,10 +118,20 @@ impl WithAddedTokens {
         };
         if let Some(matcher) = &self.matcher {
             for found in matcher.find_iter(text) {
-                stretch(&mut out, start, found.start());
-                out.ids.push(self.matched[found.pattern().as_usize()].1);
+                let added = &self.matched[found.pattern().as_usize()];
+                let before = &text[start..found.start()];
+                let kept = if added.strip.left {
+                    before.trim_end()
+                } else {
+                    before
+                };
+                stretch(&mut out, start, start + kept.len());
+                out.ids.push(added.id);
                 out.offsets.push(found.range());
                 start = found.end();
+                if added.strip.right {
+                    start += text[start..].len() - text[start..].trim_start().len();
+                }
             }
         }
         stretch(&mut out, start, text.len());
@@ -113,7 +142,7 @@ impl WithAddedTokens {
     pub(super) fn decode(&self, ids: &[u32]) -> String {
         let is_text = |id: &&u32| {
             let is_hidden = **id == self.model.unknown_id() && self.hide_unknown;
-            !is_hidden && !self.matched.iter().any(|(_, added)| added == *id)
+            !is_hidden && !self.matched.iter().any(|added| added.id == **id)
         };
         let ids: Vec<u32> = ids.iter().filter(is_text).copied().collect();
         self.model.decode(&ids)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use serde_json::Value;
 
-use super::added_tokens::WithAddedTokens;
+use super::added_tokens::{Strip, WithAddedTokens};
 use super::sentencepiece::SentencePiece;
 use super::special::{SpecialTokens, read_object, token_text};
 use super::vocabularies::{self, BertText, Words};
@@ -103,11 +103,15 @@ impl Tokenizer {
             let count = count.ok_or_else(|| too_many_sentinels(folder))?;
             let first = tokens.model().len() as u32;
             for k in 0..count {
-                tokens.map(&format!("<extra_id_{k}>"), first + (count - 1 - k));
+                let strip = Strip {
+                    left: true,
+                    right: true,
+                };
+                tokens.map_stripping(&format!("<extra_id_{k}>"), first + (count - 1 - k), strip);
             }
         }
-        for (name, id) in added_tokens(folder, &config)? {
-            tokens.map(&name, id);
+        for (name, id, strip) in added_tokens(folder, &config)? {
+            tokens.map_stripping(&name, id, strip);
         }
         tokens.finish()?;
         let found = SpecialTokens::find(folder, &[], &|token| tokens.token_to_id(token))?;
@@ -160,24 +164,29 @@ fn class_of(folder: &Path) -> Result<Option<String>> {
 }
 
 /// Tokens with ids of their own: `added_tokens.json`, and `added_tokens_decoder` of `tokenizer_config.json`.
-fn added_tokens(folder: &Path, config: &Value) -> Result<Vec<(String, u32)>> {
+fn added_tokens(folder: &Path, config: &Value) -> Result<Vec<(String, u32, Strip)>> {
     let file = read_object(folder, "added_tokens.json")?;
     let by_name = file.as_object().into_iter().flatten();
-    let by_name = by_name.filter_map(|(name, id)| Some((name.clone(), id.as_u64()?)));
+    let by_name =
+        by_name.filter_map(|(name, id)| Some((name.clone(), id.as_u64()?, Strip::default())));
     let by_id = config
         .get("added_tokens_decoder")
         .and_then(Value::as_object);
-    let by_id = by_id.into_iter().flatten();
-    let by_id =
-        by_id.filter_map(|(id, token)| Some((token_text(token)?.to_owned(), id.parse().ok()?)));
-    let mut tokens: Vec<(String, u32)> = by_name
+    let by_id = by_id.into_iter().flatten().filter_map(|(id, token)| {
+        let flag = |name: &str| token.get(name).and_then(Value::as_bool) == Some(true);
+        let strip = Strip {
+            left: flag("lstrip"),
+            right: flag("rstrip"),
+        };
+        Some((token_text(token)?.to_owned(), id.parse().ok()?, strip))
+    });
+    let mut tokens: Vec<(String, u32, Strip)> = by_name
         .chain(by_id)
-        .filter_map(|(name, id)| Some((name, u32::try_from(id).ok()?)))
+        .filter_map(|(name, id, strip)| Some((name, u32::try_from(id).ok()?, strip)))
         .collect();
-    tokens.sort_by_key(|(_, id)| *id);
-    tokens.dedup();
+    tokens.sort_by_key(|(_, id, _)| *id);
     // An id far beyond all others would make every table that is indexed by ids as large.
-    let end = |tokens: &[(String, u32)]| tokens.last().map_or(0, |(_, id)| *id);
+    let end = |tokens: &[(String, u32, Strip)]| tokens.last().map_or(0, |(_, id, _)| *id);
     if end(&tokens) > super::MAX_ID {
         return Err(Diagnostic::job(format!(
             "an added token has the id {}, beyond any vocabulary",
@@ -206,7 +215,7 @@ fn byte_level(folder: &Path, class: Option<&str>) -> Result<Tokenizer> {
     special.extend(
         added_tokens(folder, &config)?
             .into_iter()
-            .map(|(name, _)| name),
+            .map(|(name, ..)| name),
     );
     vocabularies::add_special(&mut inner, special.iter().map(String::as_str))?;
     let end = inner.token_to_id(super::END_OF_TEXT);

@@ -130,6 +130,7 @@ impl Tokenizer {
                 .at(Location::file(path.display()))
                 .hint("a model folder needs the `tokenizer.json` that transformers' `save_pretrained` writes")
         })?;
+        check_json(path, &bytes)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
             Diagnostic::job(format!("not a `tokenizer.json`: {error}"))
                 .at(Location::file(path.display()))
@@ -230,6 +231,34 @@ impl Tokenizer {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+}
+
+/// Whether a `tokenizer.json` is JSON at all: the crate panics in the middle of one that breaks off.
+fn check_json(path: &Path, bytes: &[u8]) -> Result<()> {
+    /// The parts in which it does so.
+    #[derive(serde::Deserialize)]
+    #[expect(dead_code, reason = "they are only to be well-formed")]
+    struct Parts {
+        #[serde(default)]
+        normalizer: serde_json::Value,
+        #[serde(default)]
+        pre_tokenizer: serde_json::Value,
+        #[serde(default)]
+        post_processor: serde_json::Value,
+        #[serde(default)]
+        decoder: serde_json::Value,
+    }
+    let refuse = |reason: String| {
+        Diagnostic::job(reason).note("a file that was not copied or downloaded to its end?")
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        refuse(format!("not UTF-8: {error}")).at(Location::file(path.display()))
+    })?;
+    serde_json::from_str::<Parts>(text).map_err(|error| {
+        let place = Location::column(path.display(), error.line(), error.column());
+        refuse(format!("not a `tokenizer.json`: {error}")).at(place)
+    })?;
+    Ok(())
 }
 
 /// The first characters of a text, for messages.
@@ -354,9 +383,20 @@ pub(crate) mod tests {
         let path = folder.path().join("tokenizer.json");
         let missing = Tokenizer::from_file(&path).err().unwrap();
         assert!(missing.to_string().contains("tokenizer.json"), "{missing}");
-        fs_err::write(&path, "{}").unwrap();
-        let broken = Tokenizer::from_file(&path).err().unwrap();
-        assert!(broken.downcast_ref::<Diagnostic>().is_some(), "{broken}");
+        let whole = fs_err::read(write_toy_tokenizer(folder.path(), &["red"])).unwrap();
+        let decoder = whole
+            .windows(9)
+            .position(|bytes| bytes == b"\"decoder\"")
+            .unwrap();
+        for broken in [
+            &b"{}"[..],
+            &whole[..decoder + 20],
+            &whole[..whole.len() - 1],
+        ] {
+            fs_err::write(&path, broken).unwrap();
+            let broken = Tokenizer::from_file(&path).err().unwrap();
+            assert!(broken.downcast_ref::<Diagnostic>().is_some(), "{broken}");
+        }
         fs_err::remove_file(&path).unwrap();
         fs_err::write(folder.path().join("spiece.model"), "").unwrap();
         let other = Tokenizer::from_folder(folder.path()).err().unwrap();

@@ -1,10 +1,15 @@
 //! Files that try something: every reader must refuse them with a reason, without a panic, soon, and without taking
 //! much memory. `tests/cases/hostile/make.py` makes them.
 
+use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
+use ptune::inspect::{Options, inspect};
+use ptune::sys::rng::SeededRng;
 use ptune::tensors::nemo::NemoArchive;
+use ptune::tensors::nemo_files::NemoFiles;
 use ptune::tensors::torch::{self, TorchFile};
+use ptune::tokenize::Tokenizer;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/hostile")
@@ -90,5 +95,166 @@ fn every_file_of_the_folder_is_in_one_of_the_lists() {
     for entry in fs_err::read_dir(folder()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(listed.contains(&name.as_str()), "{name} is in no list");
+    }
+}
+
+/// Files of every kind that a reader is given, with the extension that tells it.
+fn seeds() -> Vec<(String, Vec<u8>)> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut paths: Vec<PathBuf> = ["cases/torch", "cases/hostile"]
+        .iter()
+        .flat_map(|folder| fs_err::read_dir(tests.join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|end| end == "pt" || end == "nemo")
+        })
+        .collect();
+    for name in [
+        "golden/fixtures/nemo_gpt_core_groups_tp2_pp2/model.nemo",
+        "golden/fixtures/t5_relu_tied/model.safetensors",
+        "cases/tokenize/nemo_t5/0123_tokenizer.model",
+        "cases/tokenize/nemo_gpt_bpe/0123_tokenizer.model",
+        "cases/tokenize/unigram.json",
+        "cases/tokenize/bpe.json",
+    ] {
+        paths.push(tests.join(name));
+    }
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let extension = path.extension().unwrap().to_str().unwrap().to_owned();
+            (extension, fs_err::read(path).unwrap())
+        })
+        .collect()
+}
+
+/// Changes a few places: single bytes, whole numbers, runs of another place, or cuts the rest off.
+fn change(bytes: &mut Vec<u8>, rng: &mut SeededRng) {
+    for _ in 0..=rng.below(4) {
+        if bytes.is_empty() {
+            return;
+        }
+        let place = rng.below(bytes.len());
+        let left = bytes.len() - place;
+        match rng.below(8) {
+            0..4 => bytes[place] = rng.below(256) as u8,
+            4 => bytes[place] ^= 1 << rng.below(8),
+            5 => {
+                let extreme = [0, 1, 0x7f, 0xff][rng.below(4)];
+                let length = left.min([2, 4, 8][rng.below(3)]);
+                bytes[place..place + length].fill(extreme);
+            }
+            6 => {
+                let length = left.min(1 + rng.below(16));
+                let from = rng.below(bytes.len() - length + 1);
+                bytes.copy_within(from..from + length, place);
+            }
+            _ if rng.below(4) == 0 => bytes.truncate(place),
+            _ => {}
+        }
+    }
+}
+
+/// A torch checkpoint whose pickle is changed, with check sums that fit: else nothing behind them would be reached.
+fn change_pickle(bytes: &[u8], rng: &mut SeededRng) -> Option<Vec<u8>> {
+    let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).ok()?;
+    let mut out = zip::ZipWriter::new(Cursor::new(vec![]));
+    for index in 0..zip.len() {
+        let mut entry = zip.by_index(index).ok()?;
+        let name = entry.name().ok()?.into_owned();
+        let mut content = vec![];
+        entry.read_to_end(&mut content).ok()?;
+        if name.ends_with("data.pkl") {
+            change(&mut content, rng);
+        }
+        let options = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        out.start_file(name, options).ok()?;
+        out.write_all(&content).ok()?;
+    }
+    Some(out.finish().ok()?.into_inner())
+}
+
+/// Makes the check sums of a tar's headers fit.
+fn mend_tar(bytes: &mut [u8]) {
+    for header in bytes.as_chunks_mut::<512>().0 {
+        if header[257..262] == *b"ustar" {
+            header[148..156].fill(b' ');
+            let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+            header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+}
+
+/// Reads a file in every way there is; whether it is refused does not matter.
+fn read_all(path: &Path) {
+    let everything = Options {
+        tensors: true,
+        hash: true,
+    };
+    let _ = inspect(path, everything);
+    match path.extension().unwrap().to_str().unwrap() {
+        "pt" => drop(torch::read_file(path)),
+        "nemo" => {
+            let _ = NemoArchive::open(path);
+            if let Ok(files) = NemoFiles::open(path) {
+                let _ = Tokenizer::from_nemo_files(&files);
+            }
+        }
+        "model" | "json" => {
+            if let Ok(tokenizer) = Tokenizer::from_file(path) {
+                let text = " a <user>b\u{301} ﬁ </s> 日本\u{200b}🙂";
+                if let Ok(ids) = tokenizer.encode(text) {
+                    let _ = tokenizer.decode(&ids);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Every reader on files that were changed anywhere. `PTUNE_FUZZ_SECONDS` makes it go on, with a limit on memory set by
+/// `ulimit -v` for what it may take.
+#[test]
+fn files_that_were_changed_anywhere_never_panic() {
+    let seconds = ptune::sys::env_vars::get("PTUNE_FUZZ_SECONDS");
+    let seconds: Option<u64> = seconds.map(|text| text.parse().unwrap());
+    let started = std::time::Instant::now();
+    let folder = tempfile::tempdir().unwrap();
+    let seeds = seeds();
+    let mut rng = SeededRng::new(seconds.unwrap_or(0), 1);
+    for round in 0_u64.. {
+        let is_done = match seconds {
+            Some(seconds) => started.elapsed().as_secs() >= seconds,
+            None => round == 12,
+        };
+        if is_done {
+            break;
+        }
+        for (extension, bytes) in &seeds {
+            let mut bytes = match extension.as_str() {
+                "pt" if round % 2 == 0 => {
+                    change_pickle(bytes, &mut rng).unwrap_or_else(|| bytes.clone())
+                }
+                _ => {
+                    let mut bytes = bytes.clone();
+                    change(&mut bytes, &mut rng);
+                    bytes
+                }
+            };
+            if extension == "nemo" && round % 2 == 0 {
+                mend_tar(&mut bytes);
+            }
+            let path = folder.path().join(format!("tokenizer.{extension}"));
+            fs_err::write(&path, &bytes).unwrap();
+            let outcome = std::panic::catch_unwind(|| read_all(&path));
+            if outcome.is_err() {
+                let kept = std::env::temp_dir().join(format!("ptune-panics.{extension}"));
+                fs_err::write(&kept, &bytes).unwrap();
+                panic!("reading {} panics", kept.display());
+            }
+        }
     }
 }
