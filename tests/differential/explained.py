@@ -25,6 +25,8 @@ def reason(row, difference):
         return "endless recursion is an error of its own in ptune, not Python's RecursionError"
     if row["kind"] == "override_parse" and "QuotedString(text=" in difference:
         return "quoted patterns in a list of glob() work in ptune; Hydra keeps their quotes and then fails"
+    if row["expect"].get("error", {}).get("message") == "Empty Stack":
+        return "the reader of ANTLR itself fails on an unmatched `}`; ptune says what is wrong"
     if row["expect"].get("error", {}).get("type") == "AssertionError" and difference.startswith("found error"):
         return "an assertion inside of Hydra fails; ptune says what is wrong"
     if "hydra.sweeper.params" in str(row.get("args")) and "Unexpected type for root: NoneType" in str(row["expect"]):

@@ -132,6 +132,8 @@ def _start(root):
 
 
 def _answer(row):
+    if "flags" in row:
+        row.setdefault("argv", _ORACLE.argv(row))
     row["expect"] = _ORACLE.expect(row)
     return row
 

@@ -9,6 +9,7 @@ mod compose;
 mod config_verbs;
 #[cfg(feature = "worker")]
 mod conversion;
+mod differences;
 mod launch_local;
 mod launch_scripts;
 mod launch_table;

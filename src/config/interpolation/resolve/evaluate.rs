@@ -1,7 +1,7 @@
 //! From the text of a value to what it stands for.
 
 use super::error::{ResolveError, ResolveErrorKind};
-use super::{Evaluated, Graph, MAX_CHAIN, MAX_TEXT, NodeId, Resolve, fail};
+use super::{Evaluated, Graph, MAX_CHAIN, MAX_NESTING, MAX_TEXT, NodeId, Resolve, fail};
 use crate::config::interpolation::grammar::{
     Argument, Element, Interpolation, KeyToken, Piece, PrimitiveKind, PrimitiveToken, parse_text,
 };
@@ -181,6 +181,20 @@ impl Graph<'_> {
     }
 
     pub(super) fn evaluate_element(&mut self, id: NodeId, element: &Element) -> Resolve<Evaluated> {
+        // Counted over all expressions that are being evaluated: each may hold another.
+        self.nesting += 1;
+        if self.nesting > MAX_NESTING {
+            return fail(
+                ResolveErrorKind::Resolution,
+                format!("more than {MAX_NESTING} levels of nesting"),
+            );
+        }
+        let value = self.element_value(id, element);
+        self.nesting -= 1;
+        value
+    }
+
+    fn element_value(&mut self, id: NodeId, element: &Element) -> Resolve<Evaluated> {
         Ok(match element {
             Element::Primitive(tokens) => self.evaluate_primitive(id, tokens)?,
             Element::Quoted(pieces) => {

@@ -2,7 +2,7 @@
 
 use super::error::{ResolveError, ResolveErrorKind};
 use super::keys::split_key;
-use super::{Content, Graph, MAX_CHAIN, NodeId, Resolve, fail};
+use super::{Content, Graph, MAX_LEVELS, NodeId, Resolve, fail};
 use crate::config::interpolation::grammar::parse_text;
 use crate::yaml::{Mapping, Node, Value};
 
@@ -15,7 +15,7 @@ impl Graph<'_> {
     pub fn resolve_in_place(&mut self, id: NodeId) -> Resolve<()> {
         self.spend(1)?;
         self.depth += 1;
-        if self.depth > MAX_CHAIN {
+        if self.depth > MAX_LEVELS {
             return fail(
                 ResolveErrorKind::Resolution,
                 "values refer to each other without end",
@@ -164,7 +164,7 @@ impl Graph<'_> {
     /// error (`OmegaConf.to_container(resolve=True)`).
     pub fn resolved_copy(&mut self, id: NodeId) -> Resolve<Node> {
         self.depth += 1;
-        if self.depth > MAX_CHAIN {
+        if self.depth > MAX_LEVELS {
             return fail(
                 ResolveErrorKind::Resolution,
                 "values refer to each other without end",

@@ -20,11 +20,15 @@ use crate::yaml::python_text::key_text;
 use crate::yaml::{Key, Node, Value};
 
 /// Chains of interpolations longer than this are endless.
-const MAX_CHAIN: usize = 200;
+const MAX_CHAIN: usize = 75;
+/// Containers inside of containers that are resolved; more are endless.
+const MAX_LEVELS: usize = 150;
+/// Values inside of values, over all expressions that are being evaluated.
+const MAX_NESTING: usize = 100;
 /// Trees that need more are hostile: a few thousand values are usual.
-const MAX_WORK: usize = 5_000_000;
+const MAX_WORK: usize = 1_000_000;
 /// Texts longer than this come only from texts that repeat each other.
-const MAX_TEXT: usize = 64 << 20;
+const MAX_TEXT: usize = 16 << 20;
 
 /// Number of a node in its [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +76,8 @@ pub struct Graph<'a> {
     strict: bool,
     /// Expressions evaluated and values copied so far.
     work: usize,
+    /// Values inside of the expressions that are being evaluated.
+    nesting: usize,
 }
 
 /// What an expression stands for.
@@ -100,6 +106,7 @@ impl<'a> Graph<'a> {
             followed: None,
             strict: false,
             work: 0,
+            nesting: 0,
         };
         let id = graph.import(root, None, Step::Root);
         (graph, id)

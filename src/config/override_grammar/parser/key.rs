@@ -4,6 +4,9 @@ use super::{Parse, Parser};
 use crate::config::lexemes::{id_length, unsigned_length};
 use crate::config::override_grammar::OverrideKind;
 
+/// Longer keys are refused.
+const MAX_LEVELS: usize = 100;
+
 /// Length of a token of a key: a name, or names and numbers with dots between them.
 fn key_token(text: &str) -> usize {
     fn special(text: &[u8]) -> usize {
@@ -91,6 +94,10 @@ impl Parser<'_> {
             let length = key_token(self.rest());
             package = Some(self.rest()[..length].to_owned());
             self.at += length;
+        }
+        let levels = |text: &str| text.matches(['.', '/']).count();
+        if levels(&key).max(package.as_deref().map_or(0, levels)) > MAX_LEVELS {
+            return self.fail(format!("a key of more than {MAX_LEVELS} levels"));
         }
         match self.rest().chars().next() {
             Some('=') => Ok((key, package)),

@@ -3,6 +3,7 @@
 use super::{Parse, Parser, shown};
 use crate::config::lexemes::{Lexeme, float_value, int_value, unescape};
 use crate::config::override_grammar::{Element, OverrideError};
+use crate::yaml::scalar::MAX_DIGITS;
 
 impl<'a> Parser<'a> {
     pub(super) fn primitive(&mut self) -> Parse<Element> {
@@ -104,6 +105,11 @@ impl<'a> Parser<'a> {
         }
         if trimmed.last().is_some_and(is_blank) {
             trimmed = &trimmed[..trimmed.len() - 1];
+        }
+        if let [(Some(Lexeme::Int), text)] = trimmed
+            && text.len() > MAX_DIGITS
+        {
+            return self.fail(format!("a number of more than {MAX_DIGITS} digits"));
         }
         Ok(match trimmed {
             [(kind, text)] => match kind {
