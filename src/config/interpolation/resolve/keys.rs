@@ -197,19 +197,37 @@ pub(crate) fn split_key(key: &str) -> Vec<String> {
         parts.push(rest[..end].to_owned());
         rest = &rest[end..];
     }
-    while let Some(mark) = rest.chars().next() {
-        rest = &rest[1..];
-        let end = if mark == '[' {
-            rest.find(']')
+    // What stands between `]` and the next mark does not count, nor does a bracket that is never closed.
+    while let Some(at) = rest.find(['.', '[']) {
+        let inner = &rest[at + 1..];
+        if rest[at..].starts_with('.') {
+            let end = inner.find(['.', '[']).unwrap_or(inner.len());
+            parts.push(inner[..end].to_owned());
+            rest = &inner[end..];
+        } else if let Some(end) = inner.find(']') {
+            parts.push(inner[..end].to_owned());
+            rest = &inner[end + 1..];
         } else {
-            rest.find(['.', '['])
-        };
-        let end = end.unwrap_or(rest.len());
-        parts.push(rest[..end].to_owned());
-        rest = &rest[end..];
-        if mark == '[' {
-            rest = rest.strip_prefix(']').unwrap_or(rest);
+            rest = inner;
         }
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_key;
+
+    #[test]
+    fn keys_are_split_at_dots_and_brackets_and_never_inside_of_a_character() {
+        for (key, parts) in [
+            ("a.b[c].d", vec!["a", "b", "c", "d"]),
+            ("[a][b].c", vec!["a", "b", "c"]),
+            ("a[b]\u{e9}.c", vec!["a", "b", "c"]),
+            ("a[b", vec!["a"]),
+            ("a..b", vec!["a", "", "b"]),
+        ] {
+            assert_eq!(split_key(key), parts, "{key}");
+        }
+    }
 }
