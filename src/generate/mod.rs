@@ -14,6 +14,8 @@ pub struct GenerateOptions {
     pub eos: Option<u32>,
     /// First ids of a T5's decoder (usually the padding id alone); not part of the answer.
     pub decoder_start: Vec<u32>,
+    /// Ids from here on are padding of the vocabulary, which no tokenizer can read, and are never written.
+    pub vocabulary: Option<usize>,
 }
 
 /// Continues each row with the most likely token, again and again: ids of each row, without `eos`.
@@ -50,7 +52,10 @@ pub fn greedy(
         let lengths = state.lengths();
         let mut going_on = vec![];
         let mut next = vec![];
-        for (place, token) in most_likely(&logits)?.into_iter().enumerate() {
+        for (place, token) in most_likely(&logits, options.vocabulary)?
+            .into_iter()
+            .enumerate()
+        {
             if Some(token) == options.eos {
                 continue;
             }
@@ -74,13 +79,14 @@ pub fn greedy(
 }
 
 /// Index of the largest number of each row; the first of equals.
-fn most_likely(logits: &Tensor) -> Result<Vec<u32>> {
+fn most_likely(logits: &Tensor, vocabulary: Option<usize>) -> Result<Vec<u32>> {
     let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
     Ok(rows
         .iter()
         .map(|row| {
             let mut best = 0;
-            for (token, &logit) in row.iter().enumerate() {
+            let known = vocabulary.unwrap_or(row.len()).min(row.len());
+            for (token, &logit) in row[..known].iter().enumerate() {
                 if logit > row[best] {
                     best = token;
                 }
@@ -93,6 +99,8 @@ fn most_likely(logits: &Tensor) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
+
     use crate::model::config::GptConfig;
     use crate::model::{Engine, LmInputs, ModelConfig, toy};
     use crate::sys::rng::SeededRng;
@@ -159,8 +167,11 @@ mod tests {
                 labels: &[],
                 weights: &[],
             };
-            let token =
-                most_likely(&model.last_logits(&inputs, Engine::Reference).unwrap()).unwrap()[0];
+            let token = most_likely(
+                &model.last_logits(&inputs, Engine::Reference).unwrap(),
+                None,
+            )
+            .unwrap()[0];
             if Some(token) == options.eos {
                 break;
             }
@@ -176,6 +187,7 @@ mod tests {
                 max_new_tokens: 12,
                 eos: None,
                 decoder_start: vec![0],
+                vocabulary: None,
             };
             let free = generate(&model, &prompts(), &options);
             assert!(free.iter().all(|answer| answer.len() == 12));
@@ -192,6 +204,18 @@ mod tests {
                 assert_eq!(answer, &without_a_cache(&model, prompt, &options));
             }
         }
+    }
+
+    #[test]
+    fn ids_beyond_the_tokenizers_vocabulary_are_never_written() {
+        let logits = Tensor::new(
+            &[[0.0f32, 2.0, 1.0, 9.0], [3.0, 0.0, 0.0, 4.0]],
+            &Device::Cpu,
+        );
+        let logits = logits.unwrap();
+        assert_eq!(most_likely(&logits, None).unwrap(), [3, 3]);
+        assert_eq!(most_likely(&logits, Some(3)).unwrap(), [1, 0]);
+        assert_eq!(most_likely(&logits, Some(99)).unwrap(), [3, 3]);
     }
 
     #[test]
@@ -228,6 +252,7 @@ mod tests {
             max_new_tokens: 30,
             eos: None,
             decoder_start: vec![],
+            vocabulary: None,
         };
         let answers = generate(&gpt, &[vec![1; 60], vec![2; 3]], &options);
         // 60 positions are taken; 4 more can be read and the last of them predicts one token that cannot.

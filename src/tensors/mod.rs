@@ -16,6 +16,30 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 
+/// Lets go of mapped pages whose numbers were copied, so that a model is not in memory twice while it loads. They stay
+/// in the system's cache and come back when they are read again.
+#[expect(
+    unsafe_code,
+    reason = "the advice is unsafe for maps that are written to"
+)]
+fn let_go(map: &memmap2::Mmap, range: std::ops::Range<usize>) {
+    // Below this the call costs more than it frees.
+    const WORTH_IT: usize = 1 << 20;
+    if range.len() < WORTH_IT {
+        return;
+    }
+    #[cfg(unix)]
+    {
+        // SAFETY: the map is of a file and read-only, so its pages are what the file holds whenever they are read.
+        let advised = unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+        };
+        if let Err(error) = advised {
+            tracing::debug!("the system keeps the pages of a map: {error}");
+        }
+    }
+}
+
 /// What a header says about a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {

@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 
 use super::torch::little_endian_bytes;
-use super::{TensorError, TensorInfo, TensorSource};
+use super::{TensorError, TensorInfo, TensorSource, let_go};
 use crate::sys::atomic_file;
 
 /// File name of a checkpoint in one piece.
@@ -268,13 +268,16 @@ impl TensorSource for SafetensorsFile {
             dtype: format!("{:?}", entry.dtype),
         })?;
         let bytes = &shard.map[entry.start..entry.end];
-        Tensor::from_raw_buffer(bytes, dtype, &entry.shape, device).map_err(|source| {
-            TensorError::Candle {
-                file: file(),
-                name: name.to_owned(),
-                source,
-            }
-        })
+        let tensor =
+            Tensor::from_raw_buffer(bytes, dtype, &entry.shape, device).map_err(|source| {
+                TensorError::Candle {
+                    file: file(),
+                    name: name.to_owned(),
+                    source,
+                }
+            })?;
+        let_go(&shard.map, entry.start..entry.end);
+        Ok(tensor)
     }
 
     fn describe(&self) -> String {

@@ -248,6 +248,7 @@ impl Scorer<'_> {
             max_new_tokens: self.section.inference.tokens_to_generate,
             eos: tokenizer.special.eos,
             decoder_start,
+            vocabulary: Some(self.frozen.tokenizer.vocab_size()),
         };
         let mut order: Vec<usize> = (0..dataset.examples.len()).collect();
         order.sort_by_key(|index| dataset.examples[*index].input_ids.len());

@@ -15,7 +15,7 @@ use memmap2::Mmap;
 
 use super::pickle::{self, Element, Object, Pickle, TensorRef, Value};
 use super::{StateValue, TorchError};
-use crate::tensors::{TensorError, TensorInfo, TensorSource};
+use crate::tensors::{TensorError, TensorInfo, TensorSource, let_go};
 
 /// Depth to which dicts and lists may nest.
 const MAX_DEPTH: usize = 64;
@@ -556,7 +556,11 @@ impl TensorSource for TorchFile {
         let read = || {
             let entry = self.contents.storage(&tensor.storage.key)?;
             let view = View::check(tensor, entry.range.len())?;
-            view.read(&self.map[self.place.clone()][entry.range.clone()], device)
+            let bytes = &self.map[self.place.clone()][entry.range.clone()];
+            let tensor = view.read(bytes, device)?;
+            let start = self.place.start + entry.range.start;
+            let_go(&self.map, start..start + entry.range.len());
+            Ok::<_, TorchError>(tensor)
         };
         read().map_err(|error| TensorError::Malformed {
             file: self.path.clone(),
