@@ -47,11 +47,13 @@ impl Normalizer {
     }
 
     /// Normalises `text`. `fixed` are the pieces that no rule touches. A text that goes on behind another (`!is_start`)
-    /// gets no blank in front and keeps its own.
+    /// gets no blank in front and keeps one of its own.
     pub(super) fn normalize(&self, text: &str, fixed: &Trie, is_start: bool) -> Normalized {
         let mut out = Normalized::default();
         let mut consumed = 0;
-        if self.remove_extra_whitespaces && is_start {
+        // transformers asks for a blank itself here, not for what the rules make one (a byte order mark, say).
+        let keeps_blank = !is_start && text.starts_with([' ', '\u{2581}']);
+        if self.remove_extra_whitespaces && !keeps_blank {
             while consumed < text.len() {
                 let (replaced, length) = self.replace_prefix(&text[consumed..], fixed);
                 if replaced != " " {
@@ -70,7 +72,7 @@ impl Normalizer {
         if dummy && !self.treat_whitespace_as_suffix {
             out.push(blank, consumed);
         }
-        let mut after_blank = self.remove_extra_whitespaces && is_start;
+        let mut after_blank = self.remove_extra_whitespaces && !keeps_blank;
         while consumed < text.len() {
             let (mut replaced, length) = self.replace_prefix(&text[consumed..], fixed);
             if after_blank {
@@ -187,6 +189,7 @@ mod tests {
         assert_eq!(out.origin, [2, 2, 2, 2, 3, 3, 3, 5, 6]);
         assert_eq!(normalizer.normalize("a", &nothing(), false).text, "a");
         assert_eq!(normalizer.normalize("  a ", &nothing(), false).text, "▁a");
+        assert_eq!(normalizer.normalize("", &nothing(), false).text, "");
         assert_eq!(normalizer.normalize("   ", &nothing(), true).text, "");
         normalizer.remove_extra_whitespaces = false;
         assert_eq!(normalizer.normalize(" a ", &nothing(), true).text, "▁▁a▁");
