@@ -18,7 +18,7 @@ trap '"$cluster" down "$work/slurm"; rm -rf "$work"' EXIT
 export SLURM_CONF=$work/slurm/slurm.conf
 cd "$work"
 
-fail() { echo "FAILED: $*"; tail -n 50 results/*/*.{err,out} results/*/*/*.{err,out} 2> /dev/null || true; exit 1; }
+fail() { echo "FAILED: $*"; scontrol show job "$(number 1)" 2> /dev/null || true; tail -n 50 results/*/*.{err,out} results/*/*/*.{err,out} 2> /dev/null || true; exit 1; }
 state() { scontrol show job "$1" 2> /dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p'; }
 # Waits until job $1 is in state $2, at most $3 fifths of a second.
 await() {
