@@ -125,16 +125,34 @@ pub(crate) fn is_fixed(key: &str) -> bool {
 }
 
 /// Checks the `hydra` part of a tree and converts its values (`3` to `'3'` where a text is meant).
-///
-/// Files may not add keys (`closed`); words with `+` may.
-pub(crate) fn check(root: &mut Node, closed: bool, texts: &SourceMap) -> Result<(), Diagnostic> {
+pub(crate) fn check(root: &mut Node, texts: &SourceMap) -> Result<(), Diagnostic> {
     let Some(hydra) = root
         .as_map_mut()
         .and_then(|mapping| mapping.get_mut("hydra"))
     else {
         return Ok(());
     };
-    check_section(hydra, HYDRA, "hydra", closed, texts)
+    check_section(hydra, HYDRA, "hydra", false, texts)
+}
+
+/// Checks what one file puts into the `hydra` part of a tree: it may not add keys. Words with `+` may.
+pub(crate) fn check_file(content: &Node, tree: &Node, texts: &SourceMap) -> Result<(), Diagnostic> {
+    let Some(mut hydra) = content.child("hydra").cloned() else {
+        return Ok(());
+    };
+    // Launcher and sweeper have the types of the class that they have by now.
+    for plugin in ["launcher", "sweeper"] {
+        let class = tree.descendant(&format!("hydra.{plugin}._target_"));
+        if let Some(settings) = hydra.as_map_mut().and_then(|map| map.get_mut(plugin))
+            && let Some(settings) = settings.as_map_mut()
+            && let Some(class) = class
+        {
+            settings
+                .entry("_target_".into())
+                .or_insert_with(|| class.clone());
+        }
+    }
+    check_section(&mut hydra, HYDRA, "hydra", true, texts)
 }
 
 fn refused(title: String, node: &Node, texts: &SourceMap) -> Diagnostic {
@@ -194,14 +212,11 @@ fn check_plugin(
     texts: &SourceMap,
 ) -> Result<(), Diagnostic> {
     if let Some(target) = node
-        .child("_target_")
-        .filter(|target| target.is_container())
+        .as_map_mut()
+        .and_then(|map| map.get_mut("_target_"))
+        .filter(|target| !target.is_null())
     {
-        let title = format!(
-            "`{path}._target_` must be a text, found `{}`",
-            str_of(target)
-        );
-        return Err(refused(title, target, texts));
+        check_value(target, &TEXT, &format!("{path}._target_"), closed, texts)?;
     }
     // Hydra's own files come first: what is no mapping here replaced one that has a type.
     if closed && !node.is_missing() && !node.is_null() && node.as_map().is_none() {
@@ -214,23 +229,43 @@ fn check_plugin(
     Ok(())
 }
 
-/// Checks what a word merges: keys that are not known there are refused, though one alone could be added with `+`.
-pub(crate) fn check_merged(key: &str, value: &Node, texts: &SourceMap) -> Result<(), Diagnostic> {
-    if value.as_map().is_none() {
-        return Ok(());
-    }
+/// Checks what a word sets: a mapping that is merged may not add keys, though one key alone can be added with `+`.
+pub(crate) fn check_word(
+    key: &str,
+    value: &Node,
+    tree: &Node,
+    texts: &SourceMap,
+) -> Result<(), Diagnostic> {
     let mut parts = key.split('.');
-    if parts.next() != Some("hydra") {
+    if parts.next() != Some("hydra") || !value.is_container() {
         return Ok(());
     }
     let mut keys = HYDRA;
     for part in parts {
         match keys.iter().find(|(name, _)| *name == part) {
             Some((_, Kind::Section(inner))) => keys = inner,
+            Some((_, Kind::Launcher)) if is_of_class_at(tree, key, ".BasicLauncher") => {
+                keys = LAUNCHER;
+            }
+            Some((_, Kind::Sweeper)) if is_of_class_at(tree, key, ".BasicSweeper") => {
+                keys = SWEEPER;
+            }
+            Some((name, Kind::TextMap)) if !key.ends_with(name) => {
+                let title = format!("`{key}` must be a text, found `{}`", str_of(value));
+                return Err(refused(title, value, texts));
+            }
             _ => return Ok(()),
         }
     }
+    if value.as_map().is_none() {
+        return Ok(());
+    }
     check_section(&mut value.clone(), keys, key, true, texts)
+}
+
+fn is_of_class_at(tree: &Node, key: &str, class: &str) -> bool {
+    tree.descendant(key)
+        .is_some_and(|node| is_of_class(node, class))
 }
 
 fn check_value(
@@ -325,6 +360,10 @@ fn check_value(
         Kind::Texts => match &mut node.value {
             Value::List(items) => {
                 for (index, item) in items.iter_mut().enumerate() {
+                    // Hydra does not look at what is a container there.
+                    if item.is_container() {
+                        continue;
+                    }
                     check_value(item, &TEXT, &format!("{path}.{index}"), closed, texts)?;
                 }
                 return Ok(());

@@ -25,6 +25,15 @@ def reason(row, difference):
         return "endless recursion is an error of its own in ptune, not Python's RecursionError"
     if row["kind"] == "override_parse" and "QuotedString(text=" in difference:
         return "quoted patterns in a list of glob() work in ptune; Hydra keeps their quotes and then fails"
+    error = row["expect"].get("error", {})
+    if "options are texts" in difference:
+        return "numbers and mappings among the options of a group are refused at once; Hydra fails on them later, or with a TypeError"
+    if error.get("type") == "AttributeError" and "object has no attribute" in error["message"]:
+        return "a value that Hydra's own code cannot use makes it fail with an AttributeError"
+    if "InterpolationValidationError" in str(error):
+        return "what an interpolation gives to a value of the hydra part is not checked against its type"
+    if difference.startswith("found error ValidationError") and "a sweep cannot stand inside" in difference:
+        return "a sweep inside of a list or a dict is refused where the word is read; Hydra notices when it merges it"
     if row["expect"].get("error", {}).get("message") == "Empty Stack":
         return "the reader of ANTLR itself fails on an unmatched `}`; ptune says what is wrong"
     if row["expect"].get("error", {}).get("type") == "AssertionError" and difference.startswith("found error"):

@@ -19,6 +19,7 @@ pub(super) fn merge_files(
 ) -> Result<Node, Diagnostic> {
     let texts = repository.texts();
     let mut root = Node::empty_map();
+    let mut typed = false;
     for default in &list.defaults {
         let Some(file) = repository.load(&default.config_path)? else {
             continue;
@@ -55,7 +56,18 @@ pub(super) fn merge_files(
         };
         result.map_err(|error| merge_refused(default, error, texts))?;
         if default.package.starts_with("hydra") || file.content.child("hydra").is_some() {
-            hydra_schema::check(&mut root, true, texts)?;
+            // The types come with this file; what was there before it may have keys of its own.
+            if typed {
+                let parts: Vec<Key> = split_key(&default.package)
+                    .iter()
+                    .filter(|part| !part.is_empty())
+                    .map(|part| Key::from(part.as_str()))
+                    .collect();
+                let own = wrap(&parts, file.content.clone());
+                hydra_schema::check_file(&own, &root, texts)?;
+            }
+            hydra_schema::check(&mut root, texts)?;
+            typed |= default.config_path == "hydra/config";
         }
     }
     Ok(root)

@@ -97,10 +97,10 @@ fn compose_reporting(
         if let Some(element) = word.element() {
             let mut value = element.to_node();
             value.origin = *at;
-            hydra_schema::check_merged(&word.key, &value, &texts)?;
+            hydra_schema::check_word(&word.key, &value, &full, &texts)?;
         }
     }
-    hydra_schema::check(&mut full, false, &texts)?;
+    hydra_schema::check(&mut full, &texts)?;
     set_runtime(&mut full, request, &words, &list, &repository, &options)?;
     let mut root = full.clone();
     if let Some(mapping) = root.as_map_mut() {

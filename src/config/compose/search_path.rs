@@ -57,7 +57,7 @@ pub(super) fn with_search_path(
         });
         (node, "hydra.searchpath in main")
     };
-    let Some(node) = node else {
+    let Some(node) = node.filter(|node| !node.is_null()) else {
         return Ok(request.repository.with_further(vec![]));
     };
     let wrong = || {
