@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::attention::{BatchPositions, HeadLayout, SelfAttention};
 use super::config::GptConfig;
@@ -101,7 +102,10 @@ impl Gpt {
         let positions = weights.optional("positions")?;
         Ok(Self {
             positions: positions.map(FrozenEmbedding::new).transpose()?,
-            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
+            layers: (0..config.layers)
+                .into_par_iter()
+                .map(layer)
+                .collect::<Result<_>>()?,
             norm: norm("norm")?,
             head: Head {
                 projection,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::attention::{BatchPositions, CrossAttention, HeadLayout, SelfAttention};
 use super::config::{StackConfig, StackPositions, T5Config};
@@ -158,6 +159,7 @@ impl T5 {
         let encoder = parts("encoder");
         let encoder = Encoder {
             layers: (0..config.encoder.layers)
+                .into_par_iter()
                 .map(|layer| {
                     Ok(EncoderLayer {
                         attention: encoder.self_attention(layer, false)?,
@@ -171,6 +173,7 @@ impl T5 {
         let decoder = parts("decoder");
         let decoder = Decoder {
             layers: (0..config.decoder.layers)
+                .into_par_iter()
                 .map(|layer| {
                     Ok(DecoderLayer {
                         attention: decoder.self_attention(layer, true)?,

@@ -195,17 +195,17 @@ impl<'a> Weights<'a> {
 /// Output rows of several projections, sorted by projection: see [`Stored::Interleaved`].
 fn in_order(rows: &Tensor, groups: usize, widths: &[usize]) -> candle_core::Result<Tensor> {
     let all: usize = widths.iter().sum();
-    let mut shape = vec![groups, all];
-    shape.extend(&rows.dims()[1..]);
-    let grouped = rows.reshape(shape)?; // [groups, rows, …]
+    let mut order = Vec::with_capacity(groups * all);
     let mut start = 0;
-    let mut projections = vec![];
     for &width in widths {
-        let projection = grouped.narrow(1, start, width)?.contiguous()?; // [groups, width, …]
-        projections.push(projection.flatten(0, 1)?);
+        for group in 0..groups {
+            let first = group * all + start;
+            order.extend(first as u32..(first + width) as u32);
+        }
         start += width;
     }
-    Tensor::cat(&projections, 0)
+    let order = Tensor::from_vec(order, groups * all, rows.device())?;
+    rows.index_select(&order, 0)
 }
 
 fn count(number: usize) -> String {
