@@ -89,7 +89,7 @@ fn words_are_what_they_are_to_python() {
     let text = |word: &str| match parse_override(word) {
         Ok(parsed) => parsed
             .element()
-            .map(|element| element.to_word())
+            .map(ptune::config::override_grammar::Element::to_word)
             .unwrap_or_default(),
         Err(error) => error.code.to_owned(),
     };
@@ -286,23 +286,18 @@ fn values_that_multiply_are_refused() {
         writeln!(
             aliases,
             "a{level}: &a{level} [{}]",
-            vec![alias.as_str(); 10].join(", ")
+            [alias.as_str(); 10].join(", ")
         )
         .unwrap();
         writeln!(
             merges,
             "a{level}: &a{level} {{<<: [{}]}}",
-            vec![alias.as_str(); 10].join(", ")
+            [alias.as_str(); 10].join(", ")
         )
         .unwrap();
         let value = format!("${{a{before}}}");
         writeln!(texts, "a{level}: '{}'", value.repeat(10)).unwrap();
-        writeln!(
-            lists,
-            "a{level}: ['{}']",
-            vec![value.as_str(); 10].join("', '")
-        )
-        .unwrap();
+        writeln!(lists, "a{level}: ['{}']", [value.as_str(); 10].join("', '")).unwrap();
         let later = format!("${{a{}}}", level + 1);
         writeln!(calls, "a{level}: '{}'", later.repeat(3)).unwrap();
     }
