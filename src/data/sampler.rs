@@ -20,6 +20,8 @@ pub struct Sampler {
     seed: u64,
     shuffle: bool,
     drop_last: bool,
+    /// Global batches in a pass, where it ends before the rows do.
+    most_batches: Option<usize>,
     /// The pass whose order is at hand.
     order: Option<(u64, Vec<usize>)>,
 }
@@ -63,27 +65,32 @@ impl Sampler {
             seed,
             shuffle,
             drop_last,
+            most_batches: None,
             order: None,
         })
     }
 
+    /// Ends every pass after `batches` global batches at most (at least one), of another order each time.
+    #[must_use]
+    pub fn with_most_batches(mut self, batches: usize) -> Self {
+        self.most_batches = Some(batches.max(1));
+        self
+    }
+
     /// Global batches in one pass.
     pub fn batches_per_epoch(&self) -> usize {
-        if self.drop_last {
+        let batches = if self.drop_last {
             self.rows / self.global_batch_size
         } else {
             self.rows.div_ceil(self.global_batch_size)
-        }
+        };
+        batches.min(self.most_batches.unwrap_or(batches))
     }
 
     /// Samples consumed by one pass.
     pub fn samples_per_epoch(&self) -> u64 {
-        let samples = if self.drop_last {
-            self.batches_per_epoch() * self.global_batch_size
-        } else {
-            self.rows
-        };
-        samples as u64
+        let samples = self.batches_per_epoch() * self.global_batch_size;
+        samples.min(self.rows) as u64
     }
 
     /// The global batch that follows after `consumed_samples` samples in all. A number inside a batch, from a run with
@@ -209,5 +216,27 @@ mod tests {
     #[test]
     fn micro_batches_cover_all_rows() {
         assert_eq!(micro_batches(5, 2).collect::<Vec<_>>(), [0..2, 2..4, 4..5]);
+    }
+
+    #[test]
+    fn a_limited_pass_ends_early_and_the_next_one_has_another_order() {
+        let mut whole = Sampler::new(20, 4, 7, true, true).unwrap();
+        let mut limited = Sampler::new(20, 4, 7, true, true)
+            .unwrap()
+            .with_most_batches(2);
+        assert_eq!(limited.batches_per_epoch(), 2);
+        let first = limited.batch_at(0);
+        assert_eq!(first, whole.batch_at(0));
+        let second = limited.batch_at(first.consumed_samples);
+        let third = limited.batch_at(second.consumed_samples);
+        assert_eq!((second.epoch, third.epoch), (0, 1));
+        assert_eq!(third.rows, whole.batch_at(20).rows);
+        assert_eq!(
+            Sampler::new(5, 2, 7, true, false)
+                .unwrap()
+                .with_most_batches(9)
+                .samples_per_epoch(),
+            5
+        );
     }
 }

@@ -151,7 +151,7 @@ pub struct TrainerSection {
     pub accumulate_grad_batches: usize,
     /// Largest norm of the gradient; 0 or null for no limit.
     pub gradient_clip_val: Option<f64>,
-    /// A checkpoint to start from, before any that `exp_manager.resume_if_exists` finds.
+    /// A checkpoint of another run to start from, where the results folder has none of its own to go on from.
     pub resume_from_checkpoint: Option<PathBuf>,
     /// Part of the training data, or number of batches, in an epoch.
     pub limit_train_batches: Amount,

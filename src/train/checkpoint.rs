@@ -28,6 +28,9 @@ pub struct TrainState {
     pub finished: bool,
     /// What must not change between a run and its resumption: seed, batch sizes, number of examples, schedule.
     pub fingerprint: String,
+    /// Validated states that are kept under names of their own: validation loss and file name, best first.
+    #[serde(default)]
+    pub kept: Vec<(f64, String)>,
 }
 
 /// The checkpoints of one run.
@@ -70,6 +73,36 @@ impl CheckpointFolder {
             .with_context(|| format!("saving checkpoint {}", path.display()))
     }
 
+    /// Saves a validated state under `name` if it is among the `most` best of the run (all of them where this is
+    /// nothing), and removes the file of the one that it displaces. `state.kept` says which are there.
+    pub fn keep(
+        &self,
+        state: &mut TrainState,
+        tensors: &IndexMap<String, Tensor>,
+        val_loss: f64,
+        name: String,
+        most: Option<usize>,
+    ) -> Result<()> {
+        let name = format!("{name}.safetensors");
+        state.kept.retain(|(_, kept)| *kept != name);
+        let place = state.kept.partition_point(|(loss, _)| *loss <= val_loss);
+        state.kept.insert(place, (val_loss, name.clone()));
+        let displaced = match most {
+            Some(most) if state.kept.len() > most => state.kept.split_off(most),
+            _ => vec![],
+        };
+        if state.kept.iter().any(|(_, kept)| *kept == name) {
+            self.save(&self.folder.join(&name), state, tensors)?;
+        }
+        for (_, old) in displaced.iter().filter(|(_, old)| *old != name) {
+            // A user may have taken it away.
+            if let Err(error) = fs_err::remove_file(self.folder.join(old)) {
+                tracing::debug!("a checkpoint that is no longer kept: {error}");
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a checkpoint; `None` where there is no such file.
     pub fn load(&self, path: &Path) -> Result<Option<(TrainState, IndexMap<String, Tensor>)>> {
         if !path.exists() {
@@ -95,9 +128,81 @@ impl CheckpointFolder {
     }
 }
 
+/// A checkpoint's name from a pattern of PyTorch Lightning: `{val_loss:.3f}` becomes `val_loss=0.123`, `{step}`
+/// `step=100`; what has another name stays as it is written. Separators of folders become `-`.
+pub fn checkpoint_name(pattern: &str, val_loss: f64, step: u64, epoch: u64) -> String {
+    let mut name = String::new();
+    let mut rest = pattern;
+    while let Some(start) = rest.find('{') {
+        let Some(length) = rest[start..].find('}') else {
+            break;
+        };
+        name.push_str(&rest[..start]);
+        let field = &rest[start + 1..start + length];
+        let (key, format) = field.split_once(':').unwrap_or((field, ""));
+        let digits = format.strip_prefix('.').and_then(|format| {
+            format
+                .trim_end_matches(['f', 'e', 'g'])
+                .parse::<usize>()
+                .ok()
+        });
+        let value = match key {
+            "val_loss" => Some(format!("{val_loss:.*}", digits.unwrap_or(2))),
+            "step" | "global_step" => Some(step.to_string()),
+            "epoch" => Some(epoch.to_string()),
+            _ => None,
+        };
+        match value {
+            Some(value) => name.push_str(&format!("{key}={value}")),
+            None => name.push_str(&rest[start..=start + length]),
+        }
+        rest = &rest[start + length + 1..];
+    }
+    name.push_str(rest);
+    name.replace(['/', '\\', '\0'], "-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_made_as_lightning_makes_them() {
+        let name = |pattern| checkpoint_name(pattern, 0.12345, 100, 3);
+        assert_eq!(
+            name("megatron_t5--{val_loss:.3f}-{step}"),
+            "megatron_t5--val_loss=0.123-step=100"
+        );
+        assert_eq!(name("{epoch}/{val_loss}"), "epoch=3-val_loss=0.12");
+        assert_eq!(name("{lr} {step"), "{lr} {step");
+    }
+
+    #[test]
+    fn only_the_best_are_kept_and_the_displaced_file_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointFolder::new(folder.path());
+        let mut state = TrainState::default();
+        let tensor = Tensor::new(&[1f32], &Device::Cpu).unwrap();
+        let tensors = IndexMap::from([("parameter.x".to_owned(), tensor)]);
+        for (step, loss) in [(1, 0.5), (2, 0.3), (3, 0.4), (4, 0.9)] {
+            state.global_step = step;
+            checkpoints
+                .keep(&mut state, &tensors, loss, format!("step={step}"), Some(2))
+                .unwrap();
+        }
+        let mut names: Vec<String> = fs_err::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["step=2.safetensors", "step=3.safetensors"]);
+        assert_eq!(state.kept.len(), 2);
+        let (read, _) = checkpoints
+            .load(&folder.path().join("step=2.safetensors"))
+            .unwrap()
+            .unwrap();
+        assert_eq!(read.global_step, 2);
+    }
 
     #[test]
     fn state_and_tensors_come_back_as_they_were_saved() {
@@ -110,6 +215,7 @@ mod tests {
             validations_without_improvement: 1,
             finished: false,
             fingerprint: "seed 1234".into(),
+            kept: vec![(0.3, "a.safetensors".into())],
         };
         let tensor = Tensor::new(&[[1f32, -2.5]], &Device::Cpu).unwrap();
         let tensors = IndexMap::from([("parameter.x".to_owned(), tensor)]);

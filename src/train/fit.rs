@@ -1,11 +1,12 @@
 //! The training loop, on one page.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 
-use super::checkpoint::{CheckpointFolder, TrainState};
+use super::checkpoint::{CheckpointFolder, TrainState, checkpoint_name};
 use super::clip::{clip_coefficient, gradient_norm};
 use super::metrics::{MetricSink, StepMetrics, ValidationMetrics};
 use super::optimizer::AdamW;
@@ -13,7 +14,7 @@ use super::schedule::Schedule;
 use super::step::LossContext;
 use crate::data::dataset::Dataset;
 use crate::data::sampler::Sampler;
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Location};
 use crate::dist::Communicator;
 use crate::prompt::VirtualPrompts;
 use crate::sys::shutdown::Shutdown;
@@ -39,6 +40,23 @@ pub struct FitOptions {
     pub save_best_model: bool,
     /// Go on from the last checkpoint where there is one.
     pub resume_if_exists: bool,
+    /// Where to start where there is none.
+    pub start_from: Option<PathBuf>,
+    /// Batches of a validation, where not all rows are used.
+    pub most_validation_batches: Option<usize>,
+    /// Also save the last state every so many steps.
+    pub save_every_n_steps: Option<u64>,
+    /// Validated states to keep besides the best and the last.
+    pub keep: Option<KeepBest>,
+}
+
+/// Keys of `checkpoint_callback_params`.
+#[derive(Clone, Debug)]
+pub struct KeepBest {
+    /// Pattern of their names, see [`checkpoint_name`].
+    pub filename: String,
+    /// How many; all where this is nothing.
+    pub most: Option<usize>,
 }
 
 /// Keys of `early_stopping_callback_params`.
@@ -109,12 +127,14 @@ pub fn restore(
         fingerprint: fingerprint.to_owned(),
         ..TrainState::default()
     };
-    if !options.resume_if_exists {
-        return Ok(fresh);
-    }
     let path = checkpoints.last();
-    let Some((state, tensors)) = checkpoints.load(&path)? else {
-        return Ok(fresh);
+    let own = if options.resume_if_exists {
+        checkpoints.load(&path)?
+    } else {
+        None
+    };
+    let Some((state, tensors)) = own else {
+        return start_from(options, checkpoints, optimizer, fresh);
     };
     if state.fingerprint != fingerprint {
         return Err(Diagnostic::configuration(
@@ -139,6 +159,46 @@ pub fn restore(
         path.display()
     );
     Ok(state)
+}
+
+/// The state of `trainer.resume_from_checkpoint`, which another run left, or `fresh`.
+fn start_from(
+    options: &FitOptions,
+    checkpoints: &CheckpointFolder,
+    optimizer: &mut AdamW,
+    fresh: TrainState,
+) -> Result<TrainState> {
+    let Some(path) = &options.start_from else {
+        return Ok(fresh);
+    };
+    let (other, tensors) = checkpoints.load(path)?.ok_or_else(|| {
+        Diagnostic::configuration("the checkpoint to start from is not there")
+            .at(Location::file(path.display()))
+            .note("it is named by `trainer.resume_from_checkpoint`")
+            .hint("prompt_learning.trainer.resume_from_checkpoint=null")
+    })?;
+    optimizer
+        .restore(&tensors, other.global_step)
+        .with_context(|| format!("starting from {}", path.display()))?;
+    if other.fingerprint != fresh.fingerprint {
+        tracing::warn!(
+            "{} is of another run ({}); this one is {}",
+            path.display(),
+            other.fingerprint,
+            fresh.fingerprint
+        );
+    }
+    tracing::info!(
+        "starting at step {} from {}",
+        other.global_step,
+        path.display()
+    );
+    // What that run kept, and how well it did, stays that run's.
+    Ok(TrainState {
+        global_step: other.global_step,
+        consumed_samples: other.consumed_samples,
+        ..fresh
+    })
 }
 
 /// Trains from `state` until the steps are done, nothing improves, or somebody asks to stop.
@@ -203,7 +263,10 @@ pub fn fit(
             stop = Some(Stop::Signal(signal));
         }
         state.finished = last || stop == Some(Stop::EarlyStopping);
-        if state.finished || due || matches!(stop, Some(Stop::Signal(_))) {
+        let asked = options
+            .save_every_n_steps
+            .is_some_and(|steps| step.is_multiple_of(steps));
+        if state.finished || due || asked || matches!(stop, Some(Stop::Signal(_))) {
             parts
                 .checkpoints
                 .save(&parts.checkpoints.last(), &state, &parts.optimizer.state()?)?;
@@ -294,6 +357,7 @@ fn validate_and_keep_best(
         parts.prompts,
         dataset,
         options.validation_batch_size,
+        options.most_validation_batches,
     )?;
     let best = state.best.is_none_or(|(best, _)| val_loss < best);
     let min_delta = options.early_stopping.map_or(0.0, |early| early.min_delta);
@@ -311,6 +375,14 @@ fn validate_and_keep_best(
             .checkpoints
             .save(&parts.checkpoints.best(), state, &parts.optimizer.state()?)?;
     }
+    if let Some(keep) = &options.keep {
+        let epoch = state.consumed_samples / parts.sampler.samples_per_epoch();
+        let name = checkpoint_name(&keep.filename, val_loss, state.global_step, epoch);
+        let tensors = parts.optimizer.state()?;
+        parts
+            .checkpoints
+            .keep(state, &tensors, val_loss, name, keep.most)?;
+    }
     let metrics = ValidationMetrics {
         step: state.global_step,
         val_loss,
@@ -323,17 +395,19 @@ fn validate_and_keep_best(
     Ok((val_loss, improved))
 }
 
-/// Mean over batches of each batch's mean loss, in file order. The prompts are made into plain tensors first, so that
+/// Mean over batches (the first `most_batches` of them) of each batch's mean loss, in file order. The prompts are made into plain tensors first, so that
 /// nothing is kept for a backward pass.
 pub fn validation_loss(
     context: &LossContext<'_>,
     prompts: &VirtualPrompts,
     dataset: &Dataset,
     batch_size: usize,
+    most_batches: Option<usize>,
 ) -> Result<f64> {
     let frozen = VirtualPrompts::frozen(prompts.table()?);
     let (mut sum, mut batches) = (0.0, 0usize);
-    for rows in dataset.examples.chunks(batch_size.max(1)) {
+    let all = dataset.examples.chunks(batch_size.max(1));
+    for rows in all.take(most_batches.unwrap_or(usize::MAX)) {
         let batch = context.collate(rows);
         sum += f64::from(context.loss(&batch, &frozen, 1.0)?.to_scalar::<f32>()?);
         batches += 1;

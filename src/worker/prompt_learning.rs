@@ -26,7 +26,7 @@ use crate::schema::{
 use crate::sys::env_vars;
 use crate::sys::rng::SeededRng;
 use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
-use crate::train::fit::{EarlyStopping, FitParts, restore};
+use crate::train::fit::{EarlyStopping, FitParts, KeepBest, restore};
 use crate::train::metrics::{Console, JsonLines, MetricSink};
 use crate::train::schedule::Constant;
 use crate::train::step::LossContext;
@@ -50,6 +50,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         return Ok(0);
     }
     check_style(model_section.virtual_prompt_style)?;
+    warn_of_unused(section);
 
     // Everything that can be wrong with templates and rows is said before a weight is used.
     let templates = TaskTemplate::parse_all(&model_section.task_templates)?;
@@ -98,7 +99,11 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         model_section.data.shuffle,
         true,
     )?;
-    let options = fit_options(section, &train)?;
+    let limit = section.trainer.limit_train_batches;
+    sampler = sampler
+        .clone()
+        .with_most_batches(limit.steps(sampler.batches_per_epoch()));
+    let options = fit_options(section, &train, validation.as_ref())?;
     let schedule = schedule(model_section, options.max_steps, &frozen)?;
     let log_dir = section.log_dir();
     let checkpoints = CheckpointFolder::new(log_dir.join("checkpoints"));
@@ -169,6 +174,37 @@ fn check_style(style: VirtualPromptStyle) -> Result<()> {
             .note("expected `p-tuning` or `prompt-tuning`")
             .hint("to score a model without virtual tokens run the evaluation stage: stages=[evaluation]")
             .into())
+        }
+    }
+}
+
+/// Says which keys are set and change nothing, so that nobody waits for what they promise.
+fn warn_of_unused(section: &PromptLearning) {
+    let exp_manager = &section.exp_manager;
+    if section.model.report_validation_metric {
+        tracing::warn!(
+            "`model.report_validation_metric`: validation gives the loss alone; for scores add `evaluation` to `stages`"
+        );
+    }
+    if exp_manager.create_wandb_logger {
+        tracing::warn!(
+            "`exp_manager.create_wandb_logger`: nothing is sent to Weights & Biases; see metrics.jsonl"
+        );
+    }
+    for (key, monitor) in [
+        (
+            "checkpoint_callback_params",
+            &exp_manager.checkpoint_callback_params.monitor,
+        ),
+        (
+            "early_stopping_callback_params",
+            &exp_manager.early_stopping_callback_params.monitor,
+        ),
+    ] {
+        if monitor != "val_loss" {
+            tracing::warn!(
+                "`exp_manager.{key}.monitor`: `{monitor}` is not measured; the validation loss decides"
+            );
         }
     }
 }
@@ -322,9 +358,14 @@ fn new_prompts(
     }
 }
 
-fn fit_options(section: &PromptLearning, train: &Dataset) -> Result<FitOptions> {
+fn fit_options(
+    section: &PromptLearning,
+    train: &Dataset,
+    validation: Option<&Dataset>,
+) -> Result<FitOptions> {
     let (trainer, model) = (&section.trainer, &section.model);
-    let epoch_steps = train.examples.len() / model.global_batch_size;
+    let all_steps = train.examples.len() / model.global_batch_size;
+    let epoch_steps = trainer.limit_train_batches.steps(all_steps).min(all_steps);
     let max_steps = match (trainer.step_limit(), trainer.epoch_limit()) {
         (Some(steps), Some(epochs)) if trainer.max_epochs > 0 => {
             steps.min(epochs.saturating_mul(epoch_steps))
@@ -339,12 +380,15 @@ fn fit_options(section: &PromptLearning, train: &Dataset) -> Result<FitOptions> 
     };
     let exp_manager = &section.exp_manager;
     let early = &exp_manager.early_stopping_callback_params;
+    let params = &exp_manager.checkpoint_callback_params;
+    let validation_rows = validation.map(|dataset| dataset.examples.len());
+    let validation_batch_size = model
+        .validation_micro_batch_size
+        .unwrap_or(model.micro_batch_size);
     Ok(FitOptions {
         max_steps: max_steps as u64,
         micro_batch_size: model.micro_batch_size,
-        validation_batch_size: model
-            .validation_micro_batch_size
-            .unwrap_or(model.micro_batch_size),
+        validation_batch_size,
         val_check_interval: Some(trainer.val_check_interval.steps(epoch_steps) as u64),
         log_every_n_steps: trainer.log_every_n_steps as u64,
         gradient_clip_val: trainer.gradient_clip_val,
@@ -354,10 +398,28 @@ fn fit_options(section: &PromptLearning, train: &Dataset) -> Result<FitOptions> 
                 patience: early.patience as u64,
                 min_delta: early.min_delta,
             }),
-        save_best_model: exp_manager.checkpoint_callback_params.save_best_model,
+        save_best_model: params.save_best_model,
         // A job that Slurm starts again must not begin anew, or it would never end.
         resume_if_exists: exp_manager.resume_if_exists
             || env_vars::get(env_vars::SLURM_RESTART_COUNT).is_some(),
+        start_from: trainer.resume_from_checkpoint.clone(),
+        most_validation_batches: validation_rows.map(|rows| {
+            let batches = rows.div_ceil(validation_batch_size.max(1));
+            trainer.limit_val_batches.steps(batches)
+        }),
+        save_every_n_steps: params
+            .every_n_train_steps
+            .filter(|steps| *steps > 0)
+            .map(|steps| steps as u64),
+        keep: (exp_manager.create_checkpoint_callback && params.save_top_k != 0).then(|| {
+            KeepBest {
+                filename: params
+                    .filename
+                    .clone()
+                    .unwrap_or_else(|| "{val_loss:.3f}-{step}".to_owned()),
+                most: usize::try_from(params.save_top_k).ok(),
+            }
+        }),
     })
 }
 
