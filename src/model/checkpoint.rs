@@ -245,9 +245,10 @@ impl<'a> Rewriting<'a> {
             None => self.stand_in(&slot.path)?,
         };
         let rows: usize = slot.parts.iter().map(|part| part.shape[0]).sum();
-        let tensor = match is_vocabulary(&slot.path) && tensor.dim(0)? < rows {
-            true => with_more_rows(&tensor, rows)?,
-            false => tensor,
+        let tensor = if is_vocabulary(&slot.path) && tensor.dim(0)? < rows {
+            with_more_rows(&tensor, rows)?
+        } else {
+            tensor
         };
         let stored = match &slot.stored {
             Stored::Plain => tensor,

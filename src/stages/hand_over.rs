@@ -43,10 +43,8 @@ pub fn launch(
     for warning in &plan.warnings {
         warn(warning);
     }
-    if !how.dry_run {
-        if cluster_type == ClusterType::Slurm {
-            submit::require_slurm()?;
-        }
+    if !how.dry_run && cluster_type == ClusterType::Slurm {
+        submit::require_slurm()?;
     }
     for job in &plan.jobs {
         write_folder(job, settings, how)?;

@@ -153,7 +153,7 @@ pub fn checkpoint_name(pattern: &str, val_loss: f64, step: u64, epoch: u64) -> S
             _ => None,
         };
         match value {
-            Some(value) => name.push_str(&format!("{key}={value}")),
+            Some(value) => name.extend([key, "=", value.as_str()]),
             None => name.push_str(&rest[start..=start + length]),
         }
         rest = &rest[start + length + 1..];

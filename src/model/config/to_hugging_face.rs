@@ -72,20 +72,21 @@ struct Wanted {
     problems: Vec<String>,
 }
 
+/// The name that transformers has for it.
+fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Relu => "relu",
+        Activation::SquaredRelu => "relu2",
+        Activation::GeluTanh => "gelu_new",
+        Activation::GeluErf => "gelu",
+        Activation::Silu => "silu",
+    }
+}
+
 impl Wanted {
     fn unless(&mut self, holds: bool, problem: &str) {
         if !holds {
             self.problems.push(problem.to_owned());
-        }
-    }
-
-    fn activation(&mut self, activation: Activation) -> &'static str {
-        match activation {
-            Activation::Relu => "relu",
-            Activation::SquaredRelu => "relu2",
-            Activation::GeluTanh => "gelu_new",
-            Activation::GeluErf => "gelu",
-            Activation::Silu => "silu",
         }
     }
 
@@ -109,7 +110,7 @@ impl Wanted {
         object(json!({
             "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": c.vocab_size,
             "n_positions": c.max_positions, "n_embd": c.hidden_size, "n_layer": c.layers, "n_head": c.heads,
-            "n_inner": c.feed_forward_size, "activation_function": self.activation(c.activation),
+            "n_inner": c.feed_forward_size, "activation_function": activation(c.activation),
             "layer_norm_epsilon": c.norm_epsilon, "tie_word_embeddings": c.tied_head,
             "scale_attn_weights": c.scale_scores, "scale_attn_by_inverse_layer_idx": c.scale_scores_by_layer,
         }))
@@ -148,7 +149,7 @@ impl Wanted {
             "architectures": [class], "model_type": kind, "vocab_size": c.vocab_size,
             "hidden_size": c.hidden_size, "intermediate_size": c.feed_forward_size, "num_hidden_layers": c.layers,
             "num_attention_heads": c.heads, "num_key_value_heads": c.key_value_heads,
-            "hidden_act": self.activation(c.activation), "max_position_embeddings": c.max_positions,
+            "hidden_act": activation(c.activation), "max_position_embeddings": c.max_positions,
             "rms_norm_eps": c.norm_epsilon, "rope_theta": theta, "rope_scaling": rope_scaling,
             "tie_word_embeddings": c.tied_head,
         }));
@@ -184,7 +185,7 @@ impl Wanted {
         object(json!({
             "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "vocab_size": c.vocab_size,
             "hidden_size": c.hidden_size, "intermediate_size": c.feed_forward_size, "num_hidden_layers": c.layers,
-            "num_attention_heads": c.heads, "hidden_act": self.activation(c.activation),
+            "num_attention_heads": c.heads, "hidden_act": activation(c.activation),
             "max_position_embeddings": c.max_positions, "layer_norm_eps": c.norm_epsilon,
             "rotary_pct": rotary.channels as f64 / c.head_size as f64, "rope_theta": rotary.base,
             "rotary_emb_base": rotary.base, "rope_scaling": scaling(rotary.scaling),
@@ -233,7 +234,7 @@ impl Wanted {
             self.problems.push("a T5 with learned positions".to_owned());
             return Map::new();
         };
-        let name = self.activation(e.activation);
+        let name = activation(e.activation);
         let projection = match (e.gated, e.activation) {
             (true, Activation::GeluTanh) => "gated-gelu".to_owned(),
             (true, Activation::GeluErf) => {

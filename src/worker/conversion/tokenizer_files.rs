@@ -124,6 +124,10 @@ pub(super) fn of_training<'a>(yaml: &mut Node, given: &ConversionModel) -> Resul
     Ok(members)
 }
 
+fn is_sentencepiece(name: &str) -> bool {
+    Path::new(name).extension() == Some(std::ffi::OsStr::new("model"))
+}
+
 /// Writes the tokenizer of an archive as files of a Hugging Face folder.
 pub(super) fn to_folder(files: &NemoFiles, folder: &Path, is_t5: bool) -> Result<()> {
     for name in files.names() {
@@ -133,8 +137,8 @@ pub(super) fn to_folder(files: &NemoFiles, folder: &Path, is_t5: bool) -> Result
             _ => name,
         };
         let written = match plain {
-            _ if plain.ends_with(".model") && is_t5 => "spiece.model",
-            _ if plain.ends_with(".model") => "tokenizer.model",
+            _ if is_sentencepiece(plain) && is_t5 => "spiece.model",
+            _ if is_sentencepiece(plain) => "tokenizer.model",
             _ if FAST.contains(&plain) || plain == "vocab.txt" => plain,
             _ if plain.ends_with("vocab.json") => "vocab.json",
             _ if plain.ends_with("merges.txt") => "merges.txt",
