@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::arguments::{ComposeArguments, verbs};
-use super::{completion, embedded};
+use super::{completion, dry_run, embedded};
 use crate::application::arguments::{Arguments, Mode, OwnOption, parse};
 use crate::application::{Application, Job, Task};
 use crate::config::{Config, ConfigSource};
@@ -267,6 +267,40 @@ impl Task for Launcher<'_> {
             .planned
             .pop_front()
             .context("a job is run that was not checked")?;
+        if self.dry_run {
+            return self.dry_run(plan, settings, job, out);
+        }
+        self.hand_over(plan, settings, job, out)
+    }
+
+    fn finish(&mut self, out: &mut dyn Write) -> Result<()> {
+        out.write_all(self.sweep.table().as_bytes())?;
+        Ok(())
+    }
+}
+
+impl Launcher<'_> {
+    /// Shows the scripts, then what can be known about the jobs; 2 where something would stop one.
+    fn dry_run(
+        &mut self,
+        plan: Plan,
+        settings: Settings,
+        job: &Job<'_>,
+        out: &mut dyn Write,
+    ) -> Result<i32> {
+        let lists = dry_run::look(&plan, &settings)?;
+        self.hand_over(plan, settings, job, out)?;
+        out.flush()?;
+        Ok(dry_run::show(&lists, job))
+    }
+
+    fn hand_over(
+        &mut self,
+        plan: Plan,
+        settings: Settings,
+        job: &Job<'_>,
+        out: &mut dyn Write,
+    ) -> Result<i32> {
         if job.number.is_some() && settings.cluster.cluster_type == ClusterType::Slurm {
             return self.gather(plan, settings, job, out);
         }
@@ -282,10 +316,5 @@ impl Task for Launcher<'_> {
             &mut super::warn,
             out,
         )
-    }
-
-    fn finish(&mut self, out: &mut dyn Write) -> Result<()> {
-        out.write_all(self.sweep.table().as_bytes())?;
-        Ok(())
     }
 }

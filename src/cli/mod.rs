@@ -6,6 +6,7 @@
 mod arguments;
 mod completion;
 mod config;
+mod dry_run;
 mod embedded;
 #[cfg(feature = "worker")]
 mod inspect;
@@ -107,6 +108,12 @@ fn print_titled(title: &str, colour: &str, text: &str) {
     // Nowhere is left to say that standard error is closed.
     let _ = std::io::stderr().write_all(line.as_bytes());
     log::append(&format!("{title}: {text}\n"));
+}
+
+/// Text for people, on standard error.
+fn print_text(text: &str) {
+    // Nowhere is left to say that standard error is closed.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// The error as its user should see it: a [`Diagnostic`] anywhere in the chain, with what was being done around it.

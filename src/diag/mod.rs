@@ -4,6 +4,7 @@
 //! line they can paste. It travels inside `anyhow::Error`; `main` finds it there, prints it, and takes the exit status
 //! from its [`Class`].
 
+pub mod checklist;
 pub mod excerpt;
 pub mod source;
 pub mod suggest;

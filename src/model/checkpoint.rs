@@ -82,6 +82,27 @@ impl Checkpoint {
         LanguageModel::from_source(config, self.layout, self.source.as_ref(), options)
     }
 
+    /// Whether every parameter is there in the shape that the configuration asks for, and nothing else; no number is
+    /// read.
+    ///
+    /// # Errors
+    /// A [`crate::diag::Diagnostic`] as [`Self::model`] gives it.
+    pub fn check(&self) -> Result<()> {
+        let table = self.config.names(self.layout);
+        Weights::bind(self.source.as_ref(), &table, None, &Device::Cpu)
+            .map_err(|diagnostic| *diagnostic)?;
+        Ok(())
+    }
+
+    /// Numbers of the model, as its configuration has them.
+    pub fn parameter_count(&self) -> u64 {
+        let table = self.config.names(self.layout);
+        let parts = table.slots.iter().flat_map(|slot| &slot.parts);
+        parts
+            .map(|part| part.shape.iter().map(|size| *size as u64).product::<u64>())
+            .sum()
+    }
+
     /// Type of the stored numbers: that of the word embeddings.
     pub fn dtype(&self) -> Option<DType> {
         let table = self.config.names(self.layout);

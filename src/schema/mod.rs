@@ -14,6 +14,7 @@ mod lenient;
 mod manifest;
 mod prompt_learning;
 mod run;
+mod step_plan;
 mod task_template;
 mod trainer;
 mod training;
@@ -34,6 +35,7 @@ pub use prompt_learning::{
     PromptLearningModel, PromptTuningSection, VirtualPromptStyle,
 };
 pub use run::{RunSection, WorkerJob};
+pub use step_plan::StepPlan;
 pub use task_template::TaskTemplateSection;
 pub use trainer::{Accelerator, Amount, Precision, TrainerSection};
 pub use training::{DataSection, OptimSection, ScheduleSection};

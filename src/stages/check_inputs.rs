@@ -12,23 +12,24 @@ use crate::prepare;
 use crate::schema::WorkerJob;
 
 /// Paths of the form `builtin:NAME` are parts of the program.
-const BUILTIN: &str = "builtin:";
+pub(super) const BUILTIN: &str = "builtin:";
 
 /// Makes SQuAD's rows where the published files lie ready, then looks for everything the jobs read and no earlier job
 /// of the chain writes.
 ///
 /// On the machine that runs the jobs a missing file is an error, all of them in one. A login node may not see the
-/// cluster's disks, so there, and in a dry run, it is a warning.
+/// cluster's disks, so there it is a warning. A dry run has a report of its own ([`super::dry_run`]).
 pub(super) fn check(plan: &mut Plan, settings: &Settings, dry_run: bool) -> Result<()> {
-    if !dry_run {
-        match prepare_squad(plan, settings) {
-            // The nodes may see what this machine does not, and the way out of it is not theirs.
-            Err(error) if settings.cluster.cluster_type == ClusterType::Slurm => {
-                let warning = error.downcast::<Diagnostic>()?;
-                plan.warnings.push(warning);
-            }
-            outcome => outcome?,
+    if dry_run {
+        return Ok(());
+    }
+    match prepare_squad(plan, settings) {
+        // The nodes may see what this machine does not, and the way out of it is not theirs.
+        Err(error) if settings.cluster.cluster_type == ClusterType::Slurm => {
+            let warning = error.downcast::<Diagnostic>()?;
+            plan.warnings.push(warning);
         }
+        outcome => outcome?,
     }
     let mut written: Vec<PathBuf> = vec![];
     let mut missing: Vec<(String, PathBuf)> = vec![];
@@ -54,7 +55,7 @@ pub(super) fn check(plan: &mut Plan, settings: &Settings, dry_run: bool) -> Resu
     for hint in hints(&missing, settings) {
         diagnostic = diagnostic.hint(hint);
     }
-    if dry_run || settings.cluster.cluster_type == ClusterType::Slurm {
+    if settings.cluster.cluster_type == ClusterType::Slurm {
         diagnostic.title = format!("from this machine, {}", diagnostic.title);
         plan.warnings.push(diagnostic);
         return Ok(());
@@ -83,7 +84,7 @@ fn not_there(missing: &[(String, PathBuf)]) -> Diagnostic {
     diagnostic
 }
 
-fn hints(missing: &[(String, PathBuf)], settings: &Settings) -> Vec<String> {
+pub(super) fn hints(missing: &[(String, PathBuf)], settings: &Settings) -> Vec<String> {
     let mut hints = vec![];
     let is_squad = |path: &Path| path.starts_with(squad_folder(settings));
     if missing.iter().any(|(_, path)| is_squad(path)) {
@@ -112,9 +113,12 @@ fn squad_folder(settings: &Settings) -> PathBuf {
     settings.data_dir.join("prompt_data/v1.1")
 }
 
-/// The original fetches SQuAD and makes these rows while it launches, on the machine that launches; so do we.
-fn prepare_squad(plan: &Plan, settings: &Settings) -> Result<()> {
+/// Whether a launch of `plan` makes the rows at `path` of SQuAD's files, which lie ready or can be fetched.
+pub(super) fn is_prepared_at_launch(path: &Path, plan: &Plan, settings: &Settings) -> bool {
     let folder = squad_folder(settings);
+    let is_published_there = ["train-v1.1.json", "dev-v1.1.json"]
+        .iter()
+        .all(|name| folder.join(name).is_file());
     let reads_squad = plan.jobs.iter().any(|job| {
         job.spec.stage == WorkerJob::PromptLearning
             && job
@@ -126,13 +130,16 @@ fn prepare_squad(plan: &Plan, settings: &Settings) -> Result<()> {
         .jobs
         .iter()
         .any(|job| job.spec.stage == WorkerJob::DataPreparation);
-    let is_published_there = ["train-v1.1.json", "dev-v1.1.json"]
-        .iter()
-        .all(|name| folder.join(name).is_file());
-    if !reads_squad || is_prepared_by_a_job {
-        return Ok(());
-    }
-    if is_published_there || prepare::can_download() {
+    path.starts_with(&folder)
+        && reads_squad
+        && !is_prepared_by_a_job
+        && (is_published_there || prepare::can_download())
+}
+
+/// The original fetches SQuAD and makes these rows while it launches, on the machine that launches; so do we.
+fn prepare_squad(plan: &Plan, settings: &Settings) -> Result<()> {
+    let folder = squad_folder(settings);
+    if is_prepared_at_launch(&folder, plan, settings) {
         for file in prepare::squad_in_place(&folder)? {
             tracing::info!("{} rows in {}", file.rows, file.path.display());
         }

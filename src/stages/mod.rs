@@ -6,6 +6,7 @@ mod check;
 mod check_inputs;
 mod conversion;
 mod data_preparation;
+mod dry_run;
 mod evaluation;
 mod hand_over;
 mod plan;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 pub use array::{ArrayMember, can_be_array, launch_array};
 pub use check::check;
+pub use dry_run::{LookInside, WrittenBy, dry_run};
 pub use hand_over::{Launched, launch};
 pub use plan::{Plan, PlannedJob, plan};
 pub use settings::{Settings, asked_for, switch};

@@ -10,6 +10,8 @@ pub const NO_COLOR: &str = "NO_COLOR";
 pub const PTUNE_NO_PROGRESS: &str = "PTUNE_NO_PROGRESS";
 /// `1`: write job scripts, submit nothing (the original launcher's name for it).
 pub const NEMO_LAUNCHER_DEBUG: &str = "NEMO_LAUNCHER_DEBUG";
+/// Seconds that a dry run may spend on the rows of one job; 10 where it is not set, 0 to leave checkpoints and rows alone.
+pub const PTUNE_DRY_RUN_SECONDS: &str = "PTUNE_DRY_RUN_SECONDS";
 /// `1`: short log names, as the original launcher's own CI wants them.
 pub const NEMO_LAUNCHER_CI: &str = "NEMO_LAUNCHER_CI";
 /// `1`: record GPU memory beside the job.

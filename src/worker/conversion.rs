@@ -24,7 +24,7 @@ use crate::tensors::safetensors;
 use crate::yaml::{self, Integer, Node, Value as Yaml};
 
 /// What is converted.
-enum Source {
+pub(super) enum Source {
     HuggingFace(PathBuf),
     Nemo(NemoFiles),
     /// Checkpoints of a training: the text of their configuration.
@@ -59,7 +59,7 @@ pub(super) fn run(section: &Conversion) -> Result<i32> {
     Ok(0)
 }
 
-fn open(section: &Conversion) -> Result<(Source, Checkpoint)> {
+pub(super) fn open(section: &Conversion) -> Result<(Source, Checkpoint)> {
     let path = &section.model.checkpoint_folder;
     if path.join("config.json").is_file() {
         let checkpoint = Checkpoint::hugging_face(path)?;

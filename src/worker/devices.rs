@@ -51,13 +51,14 @@ pub(super) enum Role {
     Watches,
 }
 
-/// The role of this task among those that the scheduler started.
-///
-/// One task of a job works; a job of several is right all the same, only not faster, and says so.
+/// Whether a model can be shared out so.
 ///
 /// # Errors
 /// When a model-parallel size above 1 is asked for.
-pub(super) fn role(tensor_parallel: usize, pipeline_parallel: usize) -> Result<Role> {
+pub(super) fn check_model_parallel(
+    tensor_parallel: usize,
+    pipeline_parallel: usize,
+) -> Result<(), Diagnostic> {
     if tensor_parallel * pipeline_parallel > 1 {
         return Err(Diagnostic::configuration(format!(
             "tensor_model_parallel_size {tensor_parallel} and pipeline_model_parallel_size {pipeline_parallel} need {} \
@@ -65,8 +66,19 @@ pub(super) fn role(tensor_parallel: usize, pipeline_parallel: usize) -> Result<R
             tensor_parallel * pipeline_parallel
         ))
         .hint("set both to 1")
-        .into());
+        );
     }
+    Ok(())
+}
+
+/// The role of this task among those that the scheduler started.
+///
+/// One task of a job works; a job of several is right all the same, only not faster, and says so.
+///
+/// # Errors
+/// When a model-parallel size above 1 is asked for.
+pub(super) fn role(tensor_parallel: usize, pipeline_parallel: usize) -> Result<Role> {
+    check_model_parallel(tensor_parallel, pipeline_parallel)?;
     let (rank, world_size) = rank_and_world_size();
     if rank > 0 {
         tracing::info!("task {rank} of {world_size} has nothing to do: task 0 does the work");

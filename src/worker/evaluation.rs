@@ -11,7 +11,6 @@ use super::frozen_model::FrozenModel;
 use super::{report, tasks};
 use crate::data::collate::Batch;
 use crate::data::dataset::Dataset;
-use crate::data::jsonl::Purpose;
 use crate::diag::{Diagnostic, Location};
 use crate::eval::{EvalReport, squad};
 use crate::export::nemo::PromptArchive;
@@ -19,7 +18,7 @@ use crate::generate::{GenerateOptions, greedy};
 use crate::model::{LanguageModel, Rows};
 use crate::prompt::template::TaskTemplate;
 use crate::prompt::{PromptTable, SplicePlan};
-use crate::schema::{DataSection, Evaluation, EvaluationPlan, PromptLearningModel};
+use crate::schema::{Evaluation, EvaluationPlan, PromptLearningModel};
 use crate::sys::atomic_file;
 
 /// One line of `predictions.jsonl`.
@@ -190,15 +189,11 @@ impl Scorer<'_> {
         what: &str,
         predictions: Option<&PathBuf>,
     ) -> Result<(EvalReport, Generated)> {
-        let mut options =
-            tasks::dataset_options(self.frozen, &self.data_section(), Purpose::Answer);
-        if let (LanguageModel::Gpt(_), Some(limit)) =
-            (&self.frozen.model, self.frozen.model.max_positions())
-        {
-            // A decoder-only model needs positions for the answer too.
-            let room = limit.saturating_sub(self.section.inference.tokens_to_generate);
-            options.max_seq_length = options.max_seq_length.min(room.max(1));
-        }
+        let options = tasks::answer_options(
+            &self.frozen.row_facts(),
+            &tasks::answer_data(&self.section.data, &self.tuned_with.data),
+            self.section.inference.tokens_to_generate,
+        );
         let dataset = Dataset::load(&self.files, templates, &self.frozen.tokenizer, &options)
             .context("reading the evaluation data")?;
         report::dataset(what, &dataset);
@@ -218,21 +213,6 @@ impl Scorer<'_> {
             write_predictions(path, &dataset, templates, &answers, &references)?;
         }
         Ok((report, generated))
-    }
-
-    /// Settings of the rows: those of the evaluation, else those that the prompt was tuned with.
-    fn data_section(&self) -> DataSection {
-        let (asked, tuned) = (&self.section.data, &self.tuned_with.data);
-        DataSection {
-            max_seq_length: asked.max_seq_length.or(tuned.max_seq_length),
-            add_eos: asked.add_eos.unwrap_or(tuned.add_eos),
-            add_bos: asked.add_bos.unwrap_or(tuned.add_bos),
-            decoder_starts_with_pad: asked
-                .decoder_starts_with_pad
-                .or(tuned.decoder_starts_with_pad),
-            add_sentinel_to_input: asked.add_sentinel_to_input.or(tuned.add_sentinel_to_input),
-            ..tuned.clone()
-        }
     }
 
     /// One answer text for each example, in order. Rows of similar length are generated for together.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 
+use super::tasks::RowFacts;
 use crate::data::dataset::Architecture;
 use crate::diag::Diagnostic;
 use crate::model::{LanguageModel, LoadOptions};
@@ -34,14 +35,14 @@ pub(super) struct Habits {
 
 impl Habits {
     /// T5 of Hugging Face: the decoder starts with the padding token, and fine-tuning leaves the sentinels out.
-    const HUGGING_FACE: Self = Self {
+    pub(super) const HUGGING_FACE: Self = Self {
         decoder_starts_with_pad: true,
         sentinel: false,
     };
 
     /// A T5 that NeMo trained starts with BOS and answers behind a sentinel. One that was converted from Hugging Face
     /// keeps its ways; its tokenizer's section tells it apart.
-    fn of_nemo(files: &NemoFiles) -> Self {
+    pub(super) fn of_nemo(files: &NemoFiles) -> Self {
         let text = files.read_text(CONFIG_MEMBER).unwrap_or_default();
         let config: serde_yaml::Value = serde_yaml::from_str(&text).unwrap_or_default();
         if config["tokenizer"]["add_sentinel_tokens_first"] == serde_yaml::Value::Bool(true) {
@@ -116,6 +117,16 @@ impl FrozenModel {
         }
     }
 
+    /// How its rows become ids.
+    pub(super) fn row_facts(&self) -> RowFacts {
+        RowFacts {
+            architecture: self.architecture(),
+            max_positions: self.model.max_positions(),
+            habits: self.habits,
+            pseudo_token_ids_start: self.pseudo_token_ids_start(),
+        }
+    }
+
     /// First id that stands for a virtual token: beyond every id of the tokenizer and the model.
     pub(super) fn pseudo_token_ids_start(&self) -> u32 {
         self.tokenizer.vocab_size().max(self.model.vocab_size()) as u32
@@ -123,19 +134,19 @@ impl FrozenModel {
 }
 
 /// What a path is the base model of.
-enum Base {
+pub(super) enum Base {
     HuggingFace(Folder),
     Nemo(NemoFiles),
 }
 
 /// A folder, and where it is only unpacked for us, what keeps it alive.
-enum Folder {
+pub(super) enum Folder {
     Theirs(PathBuf),
     Unpacked(tempfile::TempDir),
 }
 
 impl Folder {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         match self {
             Self::Theirs(path) => path,
             Self::Unpacked(folder) => folder.path(),
@@ -143,7 +154,7 @@ impl Folder {
     }
 }
 
-fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
+pub(super) fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
     if path.is_dir() {
         Tokenizer::from_folder(path)
     } else {
@@ -152,14 +163,14 @@ fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
 }
 
 /// The tokenizer inside of an archive.
-fn tokenizer_of(files: &NemoFiles) -> Result<Tokenizer> {
+pub(super) fn tokenizer_of(files: &NemoFiles) -> Result<Tokenizer> {
     if files.path().is_dir() && files.contains("tokenizer.json") {
         return Tokenizer::from_folder(files.path());
     }
     Tokenizer::from_nemo_files(files)
 }
 
-fn resolve(path: &Path) -> Result<Base> {
+pub(super) fn resolve(path: &Path) -> Result<Base> {
     if quickstart::is_builtin(path) {
         let folder = quickstart::unpack_model(path)?;
         return Ok(Base::HuggingFace(Folder::Unpacked(folder)));

@@ -7,6 +7,8 @@ mod conversion;
 mod devices;
 mod evaluation;
 mod frozen_model;
+mod memory;
+pub mod preflight;
 mod prompt_learning;
 mod report;
 mod tasks;

@@ -62,7 +62,8 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         &device,
     )?;
     let load = |paths: &[std::path::PathBuf], what: &str| -> Result<Dataset> {
-        let options = tasks::dataset_options(&frozen, &model_section.data, Purpose::Learn);
+        let options =
+            tasks::dataset_options(&frozen.row_facts(), &model_section.data, Purpose::Learn);
         let paths = tasks::data_files(paths, &section.log_dir())?;
         let dataset = Dataset::load(&paths, &templates, &frozen.tokenizer, &options)
             .with_context(|| format!("reading the {what} data"))?;
@@ -364,20 +365,10 @@ fn fit_options(
     validation: Option<&Dataset>,
 ) -> Result<FitOptions> {
     let (trainer, model) = (&section.trainer, &section.model);
-    let all_steps = train.examples.len() / model.global_batch_size;
-    let epoch_steps = trainer.limit_train_batches.steps(all_steps).min(all_steps);
-    let max_steps = match (trainer.step_limit(), trainer.epoch_limit()) {
-        (Some(steps), Some(epochs)) if trainer.max_epochs > 0 => {
-            steps.min(epochs.saturating_mul(epoch_steps))
-        }
-        (Some(steps), _) => steps,
-        (None, Some(epochs)) => epochs.saturating_mul(epoch_steps),
-        (None, None) => {
-            return Err(Diagnostic::configuration("nothing limits the training")
-                .hint("prompt_learning.trainer.max_steps=1000")
-                .into());
-        }
-    };
+    let steps = section.step_plan(train.examples.len()).ok_or_else(|| {
+        Diagnostic::configuration("nothing limits the training")
+            .hint("prompt_learning.trainer.max_steps=1000")
+    })?;
     let exp_manager = &section.exp_manager;
     let early = &exp_manager.early_stopping_callback_params;
     let params = &exp_manager.checkpoint_callback_params;
@@ -386,10 +377,10 @@ fn fit_options(
         .validation_micro_batch_size
         .unwrap_or(model.micro_batch_size);
     Ok(FitOptions {
-        max_steps: max_steps as u64,
+        max_steps: steps.total as u64,
         micro_batch_size: model.micro_batch_size,
         validation_batch_size,
-        val_check_interval: Some(trainer.val_check_interval.steps(epoch_steps) as u64),
+        val_check_interval: Some(steps.validation_interval as u64),
         log_every_n_steps: trainer.log_every_n_steps as u64,
         gradient_clip_val: trainer.gradient_clip_val,
         early_stopping: exp_manager

@@ -21,6 +21,8 @@ mod shipped_configs;
 mod sweeps;
 
 #[cfg(feature = "worker")]
+mod dry_run;
+#[cfg(feature = "worker")]
 mod hostile;
 #[cfg(feature = "worker")]
 mod inspect;

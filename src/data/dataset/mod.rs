@@ -20,6 +20,7 @@ mod row;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 use rayon::prelude::*;
@@ -32,6 +33,9 @@ use encoder::{Outcome, RowEncoder};
 use options::SpecialIds;
 pub use options::{Architecture, DatasetOptions};
 pub use report::{SkipReason, SkipReport, Skipped};
+
+/// Rows tokenised between two looks at the clock.
+const PORTION: usize = 1024;
 
 /// A row as token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +79,21 @@ impl Dataset {
         tokenizer: &Tokenizer,
         options: &DatasetOptions,
     ) -> Result<Self> {
+        Self::load_until(paths, templates, tokenizer, options, None)
+    }
+
+    /// The same, except that no further row is tokenised after `deadline`; `report.read` then stays below
+    /// `report.rows`. All rows are read and checked against the templates.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_until(
+        paths: &[PathBuf],
+        templates: &[TaskTemplate],
+        tokenizer: &Tokenizer,
+        options: &DatasetOptions,
+        deadline: Option<Instant>,
+    ) -> Result<Self> {
         check_templates(templates, options)?;
         let encoder = RowEncoder {
             templates,
@@ -82,22 +101,34 @@ impl Dataset {
             options,
             special: SpecialIds::find(options, tokenizer)?,
         };
-        let records = jsonl::read(paths, templates, options.purpose)?;
-        let encoded: Vec<Result<Outcome>> = records
-            .into_par_iter()
-            .map(|record| encoder.encode(record))
-            .collect();
+        let mut records = jsonl::read(paths, templates, options.purpose)?;
         let mut dataset = Self::default();
-        dataset.report.read = encoded.len();
-        for outcome in encoded {
-            match outcome? {
-                Outcome::Kept { example, fit } => {
-                    dataset.report.truncated += usize::from(fit.truncated);
-                    dataset.report.cut += usize::from(fit.cut);
-                    dataset.report.tokens_dropped += fit.dropped;
-                    dataset.examples.push(example);
+        dataset.report.rows = records.len();
+        let portion = if deadline.is_some() {
+            PORTION
+        } else {
+            records.len()
+        };
+        while !records.is_empty() {
+            let rest = records.split_off(portion.min(records.len()));
+            let encoded: Vec<Result<Outcome>> = std::mem::replace(&mut records, rest)
+                .into_par_iter()
+                .map(|record| encoder.encode(record))
+                .collect();
+            dataset.report.read += encoded.len();
+            for outcome in encoded {
+                match outcome? {
+                    Outcome::Kept { example, fit } => {
+                        dataset.report.truncated += usize::from(fit.truncated);
+                        dataset.report.cut += usize::from(fit.cut);
+                        dataset.report.tokens_dropped += fit.dropped;
+                        dataset.examples.push(example);
+                    }
+                    Outcome::Skipped(skipped) => dataset.report.skipped.push(skipped),
                 }
-                Outcome::Skipped(skipped) => dataset.report.skipped.push(skipped),
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break;
             }
         }
         dataset.report.kept = dataset.examples.len();

@@ -47,7 +47,9 @@ pub struct Skipped {
 /// What became of the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SkipReport {
-    /// Rows read.
+    /// Rows of the files.
+    pub rows: usize,
+    /// Rows tokenised: all, unless a deadline was set.
     pub read: usize,
     /// Rows that became examples.
     pub kept: usize,

@@ -1,0 +1,103 @@
+//! How much memory a training on the CPU will hold, from the sizes of its model and rows.
+//!
+//! All numbers are f32 there, whatever the checkpoint stores. A training holds
+//!
+//! - the frozen weights;
+//! - the prompt encoder four times: values, gradients, two moments of AdamW;
+//! - of one micro-batch what its backward needs. Let `N` be its packed positions, `H`, `Q`, `K` the hidden, query and
+//!   key widths, `F` the inner width of the feed-forward layers, `U` what enters their activation (`F`, gated `2F`).
+//!   Each layer keeps the input of both sub-layers, the turned projections, the sums of the softmax, and `U`:
+//!   `N (2H + Q + 2K + heads + U)`. A decoder of T5 keeps the same of its own positions `M`, and for attention to the
+//!   encoder `M (H + Q + heads) + 2 N K`;
+//! - once, while a layer's backward runs: `N (F + 3H)`, and a block of logits, 256 times the vocabulary.
+//!
+//! To this comes a constant for the program, its tokenizer, rows and buffers. The peak that trainings on two cores
+//! reported at their end (`VmHWM`), beside the estimate:
+//!
+//! | model | micro-batch | estimate | measured |
+//! |---|---|---|---|
+//! | quickstart (1.2 M) | 8 rows of at most 127 tokens | 0.13 GB | 0.13 GB |
+//! | T5 v1.1 small (77 M), XQuAD | 2 rows of at most 777 tokens | 0.72 GB | 0.83 GB |
+//! | the same | 8 rows | 1.57 GB | 1.60 GB |
+//! | the same, whose batches of 3 steps had few of the longest rows | 16 rows | 2.66 GB | 2.43 GB |
+
+use crate::model::ModelConfig;
+use crate::model::config::StackConfig;
+
+/// Positions whose logits exist at one time, as in the model's head.
+const LOGIT_BLOCK: u64 = 256;
+/// What a process holds before the model: program, tokenizer, rows, buffers of threads.
+const PROGRAM: u64 = 100_000_000;
+/// Bytes of a number.
+const F32: u64 = 4;
+
+/// A training's memory in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// What every training takes.
+    pub(super) program: u64,
+    /// Frozen weights.
+    pub(super) weights: u64,
+    /// What is trained, with gradients and moments.
+    pub(super) trained: u64,
+    /// One micro-batch.
+    pub(super) activations: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub(super) fn total(&self) -> u64 {
+        self.program + self.weights + self.trained + self.activations
+    }
+}
+
+/// The largest micro-batch, in packed positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MicroBatch {
+    /// Positions of the GPT's or the encoder's rows.
+    pub(super) positions: u64,
+    /// Positions of the T5's decoder.
+    pub(super) decoder_positions: u64,
+}
+
+/// The estimate for a model of `parameters` numbers of which `trained` others are tuned.
+pub(super) fn estimate(
+    config: &ModelConfig,
+    parameters: u64,
+    trained: u64,
+    batch: MicroBatch,
+) -> Memory {
+    let (n, m) = (batch.positions, batch.decoder_positions);
+    let kept = match config {
+        ModelConfig::Gpt(gpt) => {
+            let inner = gpt.feed_forward_size * (1 + usize::from(gpt.gated));
+            let query = gpt.heads * gpt.head_size;
+            let key = gpt.key_value_heads * gpt.head_size;
+            let layer = 2 * gpt.hidden_size + query + 2 * key + gpt.heads + inner;
+            n * (gpt.layers * layer + gpt.feed_forward_size + 3 * gpt.hidden_size) as u64
+                + LOGIT_BLOCK.min(n) * gpt.vocab_size as u64
+        }
+        ModelConfig::T5(t5) => {
+            let hidden = t5.hidden_size;
+            let layer = |stack: &StackConfig| {
+                let inner = stack.feed_forward_size * (1 + usize::from(stack.gated));
+                2 * hidden + 3 * stack.heads * stack.head_size + stack.heads + inner
+            };
+            let (encoder, decoder) = (&t5.encoder, &t5.decoder);
+            let width = decoder.heads * decoder.head_size;
+            let cross = hidden + width + decoder.heads;
+            n * (encoder.layers * layer(encoder)
+                + 2 * decoder.layers * width
+                + encoder.feed_forward_size
+                + 3 * hidden) as u64
+                + m * (decoder.layers * (layer(decoder) + cross)) as u64
+                + LOGIT_BLOCK.min(m) * t5.vocab_size as u64
+        }
+    };
+    Memory {
+        program: PROGRAM,
+        weights: F32 * parameters,
+        trained: 4 * F32 * trained,
+        activations: F32 * kept,
+    }
+}
