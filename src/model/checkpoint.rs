@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::{Layout, ModelConfig};
 use super::names::{Slot, Stored};
-use super::weights::Weights;
+use super::weights::{Weights, in_order};
 use super::{LanguageModel, LoadOptions};
+use crate::diag::Diagnostic;
 use crate::tensors::megatron::{MegatronCheckpoint, Split};
 use crate::tensors::nemo;
 use crate::tensors::nemo_files::NemoFiles;
@@ -112,14 +113,19 @@ impl Checkpoint {
             .map(|info| info.dtype)
     }
 
-    /// The same numbers for a model of `config` (which may have a larger vocabulary) in `layout`.
+    /// The same numbers for a model of `config` (which may have a larger vocabulary) in `layout`, in `dtype` or, without
+    /// one, each in the type it is stored in.
     ///
     /// # Errors
     /// As [`Self::model`].
-    pub fn rewrite<'a>(&'a self, config: &ModelConfig, layout: Layout) -> Result<Rewriting<'a>> {
+    pub fn rewrite<'a>(
+        &'a self,
+        config: &ModelConfig,
+        layout: Layout,
+        dtype: Option<DType>,
+    ) -> Result<Rewriting<'a>> {
         let table = self.config.names(self.layout);
-        let dtype = self.dtype().context("the checkpoint has no tensors")?;
-        let weights = Weights::bind(self.source.as_ref(), &table, Some(dtype), &Device::Cpu)
+        let weights = Weights::bind(self.source.as_ref(), &table, None, &Device::Cpu)
             .map_err(|diagnostic| *diagnostic)?;
         Ok(Rewriting {
             weights,
@@ -134,7 +140,7 @@ impl Checkpoint {
 /// A checkpoint on its way to another layout: nothing is read before it is asked for.
 pub struct Rewriting<'a> {
     weights: Weights<'a>,
-    dtype: DType,
+    dtype: Option<DType>,
     slots: Vec<Slot>,
     config: ModelConfig,
     layout: Layout,
@@ -174,13 +180,22 @@ impl<'a> Rewriting<'a> {
         }
         if stages > 1 && stage + 1 == stages {
             // Megatron keeps a copy of the tied table where the head is.
-            let (tied, root, path) = match &self.config {
-                ModelConfig::Gpt(config) => (config.tied_head, "model", "tokens"),
-                ModelConfig::T5(config) => (config.tied_head, "enc_dec_model", "encoder.tokens"),
+            let (tied, key, path) = match (&self.config, self.layout) {
+                (ModelConfig::Gpt(config), Layout::MegatronCore) => {
+                    (config.tied_head, "model.output_layer.weight", "tokens")
+                }
+                (ModelConfig::Gpt(config), _) => {
+                    (config.tied_head, "model.word_embeddings.weight", "tokens")
+                }
+                (ModelConfig::T5(config), _) => (
+                    config.tied_head,
+                    "enc_dec_model.word_embeddings.weight",
+                    "encoder.tokens",
+                ),
             };
             let slot = self.slots.iter().position(|slot| slot.path == path);
             if let (true, Some(slot)) = (tied, slot) {
-                entries.insert(format!("{root}.word_embeddings.weight"), (slot, 0));
+                entries.insert(key.to_owned(), (slot, 0));
             }
         }
         Ok(RankTensors {
@@ -196,9 +211,23 @@ impl<'a> Rewriting<'a> {
         if stages == 1 {
             return Ok(vec![(0, 0)]);
         }
+        if let ModelConfig::T5(config) = &self.config
+            && !(config.tied_head && config.shared_tokens)
+        {
+            return Err(Diagnostic::configuration(
+                "a T5 whose head or embedding tables are its own cannot be shared out to pipeline ranks",
+            )
+            .note("NeMo's T5 in stages has one table for encoder, decoder and head")
+            .hint("conversion.model.output_pipeline_model_parallel_size=1")
+            .into());
+        }
         let share = |layers: usize, stages: usize| -> Result<usize> {
             if stages == 0 || !layers.is_multiple_of(stages) {
-                bail!("{layers} layers cannot be shared out evenly to {stages} pipeline ranks");
+                return Err(Diagnostic::configuration(format!(
+                    "{layers} layers cannot be shared out evenly to {stages} pipeline ranks"
+                ))
+                .hint("conversion.model.output_pipeline_model_parallel_size=1")
+                .into());
             }
             Ok(layers / stages)
         };
@@ -261,40 +290,47 @@ impl<'a> Rewriting<'a> {
 
     /// One part of a parameter, whole over all ranks, as the layout stores it.
     fn part(&self, slot: &Slot, part: usize) -> Result<Tensor> {
-        let tensor = match self.weights.optional(&slot.path)? {
-            Some(tensor) => tensor,
-            None => self.stand_in(&slot.path)?,
-        };
-        let rows: usize = slot.parts.iter().map(|part| part.shape[0]).sum();
-        let tensor = if is_vocabulary(&slot.path) && tensor.dim(0)? < rows {
-            with_more_rows(&tensor, rows)?
-        } else {
+        let (tensor, from) = self
+            .weights
+            .as_stored(self.source_of(&slot.path))?
+            .with_context(|| {
+                format!(
+                    "the checkpoint has no `{}`, which the other layout needs",
+                    slot.path
+                )
+            })?;
+        let dtype = self.dtype.unwrap_or(tensor.dtype());
+        // In the same order on both sides nothing is computed, so that no bit changes.
+        let stored = if *from == slot.stored {
             tensor
+        } else {
+            arrange(&in_models_order(tensor, from)?, &slot.stored)?
         };
-        let stored = match &slot.stored {
-            Stored::Plain => tensor,
-            Stored::InOut => tensor.t()?,
-            Stored::LessOne => (tensor.to_dtype(DType::F32)? - 1.0)?.to_dtype(self.dtype)?,
-            Stored::Interleaved { groups, widths } => in_turns(&tensor, *groups, widths)?,
+        let dimension = usize::from(slot.stored == Stored::InOut);
+        let rows: usize = slot.parts.iter().map(|part| part.shape[dimension]).sum();
+        let stored = if is_vocabulary(&slot.path) && stored.dim(0)? < rows {
+            with_more_rows(&stored, rows)?
+        } else {
+            stored
         };
-        let start = slot.parts[..part].iter().map(|part| part.shape[0]).sum();
-        let rows = slot.parts[part].shape[0];
-        Ok(stored.narrow(0, start, rows)?.contiguous()?)
+        let before = &slot.parts[..part];
+        let start = before.iter().map(|part| part.shape[dimension]).sum();
+        let rows = slot.parts[part].shape[dimension];
+        Ok(stored
+            .narrow(dimension, start, rows)?
+            .to_dtype(dtype)?
+            .contiguous()?)
     }
 
-    /// What stands for a parameter that the source's own model does without.
-    fn stand_in(&self, path: &str) -> Result<Tensor> {
-        match path {
-            "head.weight" if self.weights.has("decoder.tokens") => {
-                self.weights.get("decoder.tokens")
-            }
-            "head.weight" if self.weights.has("encoder.tokens") => {
-                self.weights.get("encoder.tokens")
-            }
-            "head.weight" => self.weights.get("tokens"),
-            "decoder.tokens" => self.weights.get("encoder.tokens"),
-            _ => bail!("the checkpoint has no `{path}`, which the other layout needs"),
-        }
+    /// The source's parameter for a slot: where a model does without one, what it uses in its place.
+    fn source_of<'s>(&self, path: &'s str) -> &'s str {
+        let candidates: &[&str] = match path {
+            "head.weight" => &["head.weight", "decoder.tokens", "encoder.tokens", "tokens"],
+            "decoder.tokens" => &["decoder.tokens", "encoder.tokens"],
+            _ => return path,
+        };
+        let found = candidates.iter().find(|path| self.weights.has(path));
+        found.copied().unwrap_or(path)
     }
 }
 
@@ -314,19 +350,27 @@ impl RankTensors<'_> {
             };
             if let Some(dimension) = dimension {
                 if !shape[dimension].is_multiple_of(self.ranks) {
-                    bail!(
+                    return Err(Diagnostic::configuration(format!(
                         "`{}` with {} rows or columns cannot be shared out evenly to {} tensor-parallel ranks",
-                        slot.path,
-                        shape[dimension],
-                        self.ranks
-                    );
+                        slot.path, shape[dimension], self.ranks
+                    ))
+                    .hint("conversion.model.output_tensor_model_parallel_size=1")
+                    .into());
                 }
                 shape[dimension] /= self.ranks;
             }
-            Ok(TensorInfo {
-                dtype: self.rewriting.dtype,
-                shape,
-            })
+            let rewriting = self.rewriting;
+            let stored = || {
+                let path = rewriting.source_of(&slot.path);
+                rewriting.weights.stored_dtype(path)
+            };
+            let dtype = rewriting.dtype.or_else(stored).with_context(|| {
+                format!(
+                    "the checkpoint has no `{}`, which the other layout needs",
+                    slot.path
+                )
+            })?;
+            Ok(TensorInfo { dtype, shape })
         };
         self.entries
             .iter()
@@ -376,6 +420,26 @@ fn with_more_rows(table: &Tensor, rows: usize) -> candle_core::Result<Tensor> {
     let mut shape = table.dims().to_vec();
     shape[0] = missing;
     Tensor::cat(&[table, &mean.broadcast_as(shape)?.contiguous()?], 0)
+}
+
+/// Stored numbers as the model computes with them; differences from one as f32, whose sum half precision would round.
+fn in_models_order(tensor: Tensor, stored: &Stored) -> candle_core::Result<Tensor> {
+    match stored {
+        Stored::Plain => Ok(tensor),
+        Stored::InOut => tensor.t(),
+        Stored::LessOne => tensor.to_dtype(DType::F32)? + 1.0,
+        Stored::Interleaved { groups, widths } => in_order(&tensor, *groups, widths),
+    }
+}
+
+/// The opposite of [`in_models_order`].
+fn arrange(tensor: &Tensor, stored: &Stored) -> candle_core::Result<Tensor> {
+    match stored {
+        Stored::Plain => Ok(tensor.clone()),
+        Stored::InOut => tensor.t(),
+        Stored::LessOne => tensor.to_dtype(DType::F32)? - 1.0,
+        Stored::Interleaved { groups, widths } => in_turns(tensor, *groups, widths),
+    }
 }
 
 /// The opposite of sorting by projection: see [`Stored::Interleaved`].

@@ -163,12 +163,15 @@ impl<'a> Weights<'a> {
         self.has(path).then(|| self.get(path)).transpose()
     }
 
-    /// The parameter in one piece and in the model's order, but for what a linear layer can use as it lies.
-    fn stored(&self, path: &str) -> Result<(Tensor, &Stored)> {
-        let (keys, stored) = self
-            .parameters
-            .get(path)
-            .with_context(|| format!("parameter `{path}` is not in the table of names"))?;
+    /// The parameter in one piece, in the type and in the order it is stored in, and what that order is; where the
+    /// checkpoint has no such parameter, nothing.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn as_stored(&self, path: &str) -> Result<Option<(Tensor, &Stored)>> {
+        let Some((keys, stored)) = self.parameters.get(path) else {
+            return Ok(None);
+        };
         let parts = keys
             .iter()
             .map(|key| Ok(self.source.load(key, &self.device)?))
@@ -178,6 +181,20 @@ impl<'a> Weights<'a> {
             _ if *stored == Stored::InOut => Tensor::cat(&parts, 1)?,
             _ => Tensor::cat(&parts, 0)?,
         };
+        Ok(Some((whole, stored)))
+    }
+
+    /// Type of the stored numbers of a parameter.
+    pub fn stored_dtype(&self, path: &str) -> Option<DType> {
+        let (keys, _) = self.parameters.get(path)?;
+        Some(self.source.info(keys.first()?)?.dtype)
+    }
+
+    /// The parameter in one piece and in the model's order, but for what a linear layer can use as it lies.
+    fn stored(&self, path: &str) -> Result<(Tensor, &Stored)> {
+        let (whole, stored) = self
+            .as_stored(path)?
+            .with_context(|| format!("parameter `{path}` is not in the table of names"))?;
         let dtype = self.dtype.unwrap_or(match self.device {
             Device::Cpu => DType::F32,
             _ => whole.dtype(),
@@ -193,7 +210,11 @@ impl<'a> Weights<'a> {
 }
 
 /// Output rows of several projections, sorted by projection: see [`Stored::Interleaved`].
-fn in_order(rows: &Tensor, groups: usize, widths: &[usize]) -> candle_core::Result<Tensor> {
+pub(super) fn in_order(
+    rows: &Tensor,
+    groups: usize,
+    widths: &[usize],
+) -> candle_core::Result<Tensor> {
     let all: usize = widths.iter().sum();
     let mut order = Vec::with_capacity(groups * all);
     let mut start = 0;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Problems, Section, lenient, run};
+use super::{Precision, Problems, Section, lenient, run};
 
 /// The whole section: what `ptune worker conversion --config FILE` reads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ pub enum OutputFormat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConversionModel {
-    /// `gpt` or `t5` (also for mT5).
+    /// `gpt` or `t5` (also for mT5); `auto`, which only ptune knows, takes what the checkpoint is.
     pub model_type: String,
     /// Folder of checkpoints.
     pub checkpoint_folder: PathBuf,
@@ -111,6 +111,8 @@ pub struct ConversionModel {
     pub output_tensor_model_parallel_size: Option<usize>,
     /// Ranks that will share its layers; null: as before.
     pub output_pipeline_model_parallel_size: Option<usize>,
+    /// Number format of the weights that are written; null: each tensor as it is stored.
+    pub precision: Option<Precision>,
     /// Run both models at the end and compare their logits.
     pub verify: bool,
 }
@@ -128,7 +130,7 @@ impl ConversionModel {
 impl Default for ConversionModel {
     fn default() -> Self {
         Self {
-            model_type: "gpt".into(),
+            model_type: "auto".into(),
             checkpoint_folder: PathBuf::new(),
             checkpoint_name: "latest".into(),
             hparams_file: None,
@@ -142,6 +144,7 @@ impl Default for ConversionModel {
             output_format: OutputFormat::Nemo,
             output_tensor_model_parallel_size: None,
             output_pipeline_model_parallel_size: None,
+            precision: None,
             verify: false,
         }
     }
@@ -152,12 +155,28 @@ impl Section for Conversion {
         run::check_job_name(problems, &self.run.name);
         run::check_counts(problems, self.run.nodes, self.run.ntasks_per_node);
         problems.require(
-            matches!(self.model.model_type.as_str(), "gpt" | "t5"),
+            matches!(self.model.model_type.as_str(), "auto" | "gpt" | "t5"),
             "model.model_type",
             format!(
-                "`{}` is not known, expected gpt or t5",
+                "`{}` is not known, expected gpt, t5 or auto",
                 self.model.model_type
             ),
         );
+        for (key, size) in [
+            (
+                "output_tensor_model_parallel_size",
+                self.model.output_tensor_model_parallel_size,
+            ),
+            (
+                "output_pipeline_model_parallel_size",
+                self.model.output_pipeline_model_parallel_size,
+            ),
+        ] {
+            problems.require(
+                size.is_none_or(|size| (1..=4096).contains(&size)),
+                &format!("model.{key}"),
+                "expected a number of ranks from 1 to 4096",
+            );
+        }
     }
 }

@@ -223,6 +223,55 @@ pub fn write(
     Ok(())
 }
 
+/// Writes a checkpoint into `folder` as transformers does: one file, or where its tensors are of more than `limit` bytes,
+/// shards of at most as many (a tensor is never cut) and the list of them.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_folder(
+    folder: &Path,
+    tensors: &[(String, TensorInfo)],
+    limit: usize,
+    mut load: impl FnMut(&str) -> anyhow::Result<Tensor>,
+) -> anyhow::Result<()> {
+    let size =
+        |info: &TensorInfo| info.shape.iter().product::<usize>() * info.dtype.size_in_bytes();
+    let mut shards: Vec<Vec<(String, TensorInfo)>> = vec![];
+    let (mut total, mut filled) = (0, 0);
+    for (name, info) in tensors {
+        let bytes = size(info);
+        total += bytes;
+        if shards.is_empty() || filled + bytes > limit {
+            shards.push(vec![]);
+            filled = 0;
+        }
+        filled += bytes;
+        let last = shards.last_mut().expect("one was just added");
+        last.push((name.clone(), info.clone()));
+    }
+    // What an earlier run left would be read in place of the shards, or beside them.
+    let (single, index) = (folder.join(SINGLE_FILE), folder.join(INDEX_FILE));
+    for stale in [&single, &index] {
+        if stale.is_file() {
+            fs_err::remove_file(stale)?;
+        }
+    }
+    if shards.len() < 2 {
+        return write(&single, tensors, load);
+    }
+    let mut places = serde_json::Map::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let file = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
+        write(&folder.join(&file), shard, &mut load)?;
+        for (name, _) in shard {
+            places.insert(name.clone(), file.as_str().into());
+        }
+    }
+    let list = serde_json::json!({"metadata": {"total_size": total}, "weight_map": places});
+    atomic_file::write(&index, format!("{list:#}\n"))?;
+    Ok(())
+}
+
 /// No folders, so that an index cannot point outside of its checkpoint.
 fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty() && Path::new(name).file_name() == Some(std::ffi::OsStr::new(name))
@@ -342,6 +391,39 @@ mod tests {
         write(&map);
         let error = SafetensorsFile::open_folder(folder.path()).err().unwrap();
         assert!(error.to_string().contains("no plain file name"));
+    }
+
+    #[test]
+    fn a_folder_is_written_in_shards_of_a_size_and_replaces_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let info = |count: usize| TensorInfo {
+            dtype: DType::F32,
+            shape: vec![count],
+        };
+        let tensors = [("a", 4), ("b", 2), ("c", 9)].map(|(name, n)| (name.to_owned(), info(n)));
+        let load = |name: &str| {
+            let count = tensors
+                .iter()
+                .find(|entry| entry.0 == name)
+                .unwrap()
+                .1
+                .shape[0];
+            Ok(Tensor::full(count as f32, count, &Device::Cpu)?)
+        };
+        write_folder(folder.path(), &tensors, 1 << 20, load).unwrap();
+        assert!(folder.path().join(SINGLE_FILE).is_file());
+        write_folder(folder.path(), &tensors, 24, load).unwrap();
+        assert!(!folder.path().join(SINGLE_FILE).exists());
+        let index = fs_err::read_to_string(folder.path().join(INDEX_FILE)).unwrap();
+        assert!(
+            index.contains("model-00002-of-00002.safetensors"),
+            "{index}"
+        );
+        assert!(index.contains("\"total_size\": 60"), "{index}");
+        let source = SafetensorsFile::open_folder(folder.path()).unwrap();
+        let c = source.load("c", &Device::Cpu).unwrap();
+        assert_eq!(c.to_vec1::<f32>().unwrap(), [9.0; 9]);
+        assert_eq!(source.names(), ["a", "b", "c"]);
     }
 
     #[test]

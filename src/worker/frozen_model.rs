@@ -167,6 +167,20 @@ pub(super) fn tokenizer_of(files: &NemoFiles) -> Result<Tokenizer> {
     if files.path().is_dir() && files.contains("tokenizer.json") {
         return Tokenizer::from_folder(files.path());
     }
+    // What a Hugging Face folder with nothing but a `tokenizer.json` was converted to: NeMo would ask transformers for it,
+    // and the archive has a copy.
+    let text = files.read_text(CONFIG_MEMBER)?;
+    let config: serde_yaml::Value = serde_yaml::from_str(&text).unwrap_or_default();
+    let asks_transformers = config["tokenizer"]["library"].as_str() == Some("huggingface");
+    if asks_transformers && files.contains("tokenizer.json") {
+        let folder = tempfile::tempdir().context("unpacking the tokenizer")?;
+        for name in files.names() {
+            if Path::new(name).extension().is_some_and(|end| end == "json") && !name.contains('/') {
+                fs_err::write(folder.path().join(name), files.read(name)?)?;
+            }
+        }
+        return Tokenizer::from_folder(folder.path());
+    }
     Tokenizer::from_nemo_files(files)
 }
 

@@ -111,6 +111,35 @@ const TEMPLATE: &str = "[{taskname: squad, \
     prompt_template: '<|VIRTUAL_PROMPT_0|> {context} {question} {answer}', total_virtual_tokens: 4, \
     virtual_token_splits: [4], truncate_field: context, answer_only_loss: true, answer_field: answer}]";
 
+/// Both stages in one command: a Hugging Face folder becomes an archive, and the archive is tuned.
+#[test]
+fn a_chain_converts_a_hugging_face_model_and_tunes_the_archive() {
+    for (kind, conversion, file) in [
+        ("gpt3", "gpt3/convert_gpt3", "megatron_gpt.nemo"),
+        ("t5", "t5/convert_t5", "megatron_t5.nemo"),
+    ] {
+        let sandbox = Sandbox::new();
+        let model = sandbox.path("model");
+        let folder = match kind {
+            "gpt3" => tiny_gpt2(&model),
+            _ => tiny_t5(&model),
+        };
+        let converted = sandbox.path("converted");
+        let words = [
+            "stages=[conversion,prompt_learning]".to_owned(),
+            format!("conversion={conversion}"),
+            format!("conversion.run.results_dir={}", converted.display()),
+            format!("conversion.model.checkpoint_folder={}", folder.display()),
+            "conversion.model.verify=True".to_owned(),
+        ];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let archive = converted.join("results").join(file);
+        let losses = tune(&sandbox, kind, &archive, &words);
+        assert!(archive.is_file());
+        assert!(losses.last() < losses.first(), "{kind}: {losses:?}");
+    }
+}
+
 /// Runs the shipped recipe of `kind` on `model` for a few steps, on this machine.
 fn tune(sandbox: &Sandbox, kind: &str, model: &Path, more: &[&str]) -> Vec<f64> {
     let rows: String = (0..16)

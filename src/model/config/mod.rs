@@ -8,6 +8,7 @@ mod keys;
 mod nemo;
 mod to_hugging_face;
 mod to_nemo;
+mod vocabulary;
 
 use super::feed_forward::Activation;
 use super::names::{self, NameTable};
@@ -200,6 +201,33 @@ impl ModelConfig {
             }
             (_, layout) => unreachable!("{layout:?} is a layout of the other kind of model"),
         }
+    }
+}
+
+impl ModelConfig {
+    /// Rows of the embedding table.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Gpt(config) => config.vocab_size,
+            Self::T5(config) => config.vocab_size,
+        }
+    }
+
+    /// The same model with so many rows.
+    pub fn with_vocab_size(&self, rows: usize) -> Self {
+        let mut this = self.clone();
+        match &mut this {
+            Self::Gpt(config) => config.vocab_size = rows,
+            Self::T5(config) => config.vocab_size = rows,
+        }
+        this
+    }
+
+    /// For other ranks: this model with the rows they can share, and the `make_vocab_size_divisible_by` that makes NeMo
+    /// count as many. `tokens` is the size of the tokenizer, where it is known.
+    pub fn for_ranks(&self, ranks: usize, tokens: Option<usize>) -> (Self, usize) {
+        let (rows, divisor) = vocabulary::padded(self.vocab_size(), tokens, ranks, false);
+        (self.with_vocab_size(rows), divisor)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::vocabulary::padded;
 use super::{
     GptConfig, Layout, MegatronVariant, ModelConfig, NormKind, StackConfig, StackPositions,
     T5Config,
@@ -26,20 +27,52 @@ pub struct NemoModel {
 }
 
 impl ModelConfig {
-    /// This model in NeMo's terms, for so many tensor-parallel ranks.
+    /// This model in NeMo's terms, for so many tensor-parallel ranks and a tokenizer of `tokens`, where its size is
+    /// known.
     ///
     /// # Errors
     /// A [`Diagnostic`] that lists everything that NeMo has no words for.
-    pub fn to_nemo(&self, ranks: usize) -> Result<NemoModel, Box<Diagnostic>> {
+    pub fn to_nemo(
+        &self,
+        ranks: usize,
+        tokens: Option<usize>,
+    ) -> Result<NemoModel, Box<Diagnostic>> {
         let mut problems = vec![];
-        let model = match self {
-            Self::Gpt(config) if config.rotary.is_some() => llama(config, &mut problems),
-            Self::Gpt(config) => gpt2(config, ranks, &mut problems),
-            Self::T5(config) => t5(config, &mut problems),
+        let (layout, mut keys, as_usual) = match self {
+            Self::Gpt(config) if config.rotary.is_some() => {
+                let keys = llama(config, &mut problems);
+                (Layout::MegatronCore, keys, false)
+            }
+            Self::Gpt(config) => {
+                let layout = Layout::MegatronGpt(MegatronVariant {
+                    legacy_heads: false,
+                    joined_gate: true,
+                });
+                (layout, gpt2(config, &mut problems), true)
+            }
+            Self::T5(config) => {
+                let legacy = MegatronVariant {
+                    legacy_heads: true,
+                    joined_gate: false,
+                };
+                let layout = Layout::MegatronT5 {
+                    encoder: legacy,
+                    decoder: legacy,
+                };
+                (layout, t5(config, &mut problems), false)
+            }
         };
         if problems.is_empty() {
-            return Ok(model);
+            let (rows, divisor) = padded(self.vocab_size(), tokens, ranks, as_usual);
+            keys.insert("make_vocab_size_divisible_by".to_owned(), json!(divisor));
+            keys.extend(surroundings());
+            return Ok(NemoModel {
+                config: self.with_vocab_size(rows),
+                layout,
+                keys,
+            });
         }
+        problems.dedup();
         let mut diagnostic = Diagnostic::job("NeMo has no such model");
         diagnostic.notes = problems;
         Err(Box::new(diagnostic.hint(
@@ -126,9 +159,16 @@ fn activation(
     object(json!({"activation": name, "openai_gelu": openai, "bias_activation_fusion": false}))
 }
 
-/// The largest power of two up to 128 that divides a vocabulary.
-fn divisor(vocabulary: usize) -> usize {
-    (1 << vocabulary.trailing_zeros().min(7)).max(1)
+/// What says nothing about the model, and NeMo's classes look up all the same when they restore it.
+fn surroundings() -> Map<String, Value> {
+    object(json!({
+        "micro_batch_size": 4, "global_batch_size": 8, "seed": 1234, "resume_from_checkpoint": null,
+        "native_amp_init_scale": 4_294_967_296_u64, "native_amp_growth_interval": 1000, "hysteresis": 2,
+        "megatron_amp_O2": false, "grad_allreduce_chunk_size_mb": 125, "grad_div_ar_fusion": true,
+        "gradient_accumulation_fusion": false, "gradient_as_bucket_view": true, "use_cpu_initialization": false,
+        "apex_transformer_log_level": 30, "fp16_lm_cross_entropy": false, "pre_process": true, "post_process": true,
+        "optim": {"name": "fused_adam", "lr": 1e-4, "betas": [0.9, 0.999], "weight_decay": 0.01},
+    }))
 }
 
 fn gpt_keys(config: &GptConfig) -> Map<String, Value> {
@@ -139,20 +179,18 @@ fn gpt_keys(config: &GptConfig) -> Map<String, Value> {
         "ffn_hidden_size": config.feed_forward_size, "num_attention_heads": config.heads,
         "kv_channels": config.head_size,
         "share_embeddings_and_output_weights": config.tied_head,
-        "fp16_lm_cross_entropy": false, "megatron_amp_O2": false,
-        "pre_process": true, "post_process": true,
+        "data": {
+            "data_prefix": [], "index_mapping_dir": null, "data_impl": "mmap", "splits_string": "900,50,50",
+            "seq_length": config.max_positions, "skip_warmup": true, "num_workers": 0, "dataloader_type": "single",
+            "reset_position_ids": false, "reset_attention_mask": false, "eod_mask_loss": false,
+        },
     }))
 }
 
-fn gpt2(config: &GptConfig, ranks: usize, problems: &mut Vec<String>) -> NemoModel {
+fn gpt2(config: &GptConfig, problems: &mut Vec<String>) -> Map<String, Value> {
     if config.scale_scores_by_layer {
         problems.push("scores divided by the layer's number".to_owned());
     }
-    let multiple = 128 * ranks;
-    let padded = GptConfig {
-        vocab_size: config.vocab_size.next_multiple_of(multiple),
-        ..config.clone()
-    };
     let mut keys = gpt_keys(config);
     keys.extend(block(
         config.norm,
@@ -162,20 +200,12 @@ fn gpt2(config: &GptConfig, ranks: usize, problems: &mut Vec<String>) -> NemoMod
     ));
     keys.extend(activation(config.activation, config.gated, true, problems));
     keys.extend(object(json!({
-        "position_embedding_type": "learned_absolute", "make_vocab_size_divisible_by": 128,
-        "mcore_gpt": false, "transformer_engine": false,
+        "position_embedding_type": "learned_absolute", "mcore_gpt": false, "transformer_engine": false,
     })));
-    NemoModel {
-        config: ModelConfig::Gpt(padded),
-        layout: Layout::MegatronGpt(MegatronVariant {
-            legacy_heads: false,
-            joined_gate: true,
-        }),
-        keys,
-    }
+    keys
 }
 
-fn llama(config: &GptConfig, problems: &mut Vec<String>) -> NemoModel {
+fn llama(config: &GptConfig, problems: &mut Vec<String>) -> Map<String, Value> {
     if config.parallel_residual {
         problems.push("attention and feed-forward layers beside each other (GPT-NeoX)".to_owned());
     }
@@ -194,8 +224,7 @@ fn llama(config: &GptConfig, problems: &mut Vec<String>) -> NemoModel {
     keys.extend(activation(config.activation, config.gated, true, problems));
     keys.extend(object(json!({
         "num_query_groups": config.key_value_heads, "qkv_bias": config.query_key_value_bias,
-        "position_embedding_type": "rope", "make_vocab_size_divisible_by": divisor(config.vocab_size),
-        "mcore_gpt": true, "transformer_engine": true,
+        "position_embedding_type": "rope", "mcore_gpt": true, "transformer_engine": true,
     })));
     if let Some(rotary) = &config.rotary {
         keys.insert(
@@ -219,14 +248,10 @@ fn llama(config: &GptConfig, problems: &mut Vec<String>) -> NemoModel {
             }))),
         }
     }
-    NemoModel {
-        config: ModelConfig::Gpt(config.clone()),
-        layout: Layout::MegatronCore,
-        keys,
-    }
+    keys
 }
 
-fn t5(config: &T5Config, problems: &mut Vec<String>) -> NemoModel {
+fn t5(config: &T5Config, problems: &mut Vec<String>) -> Map<String, Value> {
     if config.tied_head || config.scale_decoder_output {
         problems.push("a head that is the scaled embedding table (T5 1.0)".to_owned());
     }
@@ -241,7 +266,8 @@ fn t5(config: &T5Config, problems: &mut Vec<String>) -> NemoModel {
         keys.extend(object(json!({
             "arch": "transformer", "num_layers": sizes.layers, "hidden_size": config.hidden_size,
             "ffn_hidden_size": sizes.feed_forward_size, "num_attention_heads": sizes.heads,
-            "kv_channels": sizes.head_size, "megatron_legacy": true,
+            "kv_channels": sizes.head_size, "megatron_legacy": true, "hidden_steps": 32,
+            "num_self_attention_per_cross_attention": 1, "grad_div_ar_fusion": true,
         })));
         match sizes.positions {
             StackPositions::Relative {
@@ -261,25 +287,18 @@ fn t5(config: &T5Config, problems: &mut Vec<String>) -> NemoModel {
         Value::Object(keys)
     };
     let (encoder, decoder) = (stack(&config.encoder), stack(&config.decoder));
-    let keys = object(json!({
+    object(json!({
         "target": "nemo.collections.nlp.models.language_modeling.megatron_t5_model.MegatronT5Model",
         "seq_length": 512, "max_position_embeddings": 512,
-        "make_vocab_size_divisible_by": divisor(config.vocab_size),
         "share_token_embeddings": config.shared_tokens,
         "share_decoder_tokens_head_embeddings": config.tied_head, "tokens_head_bias": config.head_bias,
-        "embedding_init_method_std": 0.02, "embedding_dropout": 0.0, "megatron_amp_O2": false,
-        "pre_process": true, "post_process": true, "encoder": encoder, "decoder": decoder,
-    }));
-    let legacy = MegatronVariant {
-        legacy_heads: true,
-        joined_gate: false,
-    };
-    NemoModel {
-        config: ModelConfig::T5(config.clone()),
-        layout: Layout::MegatronT5 {
-            encoder: legacy,
-            decoder: legacy,
+        "embedding_init_method_std": 0.02, "embedding_dropout": 0.0, "encoder": encoder, "decoder": decoder,
+        "data": {
+            "data_prefix": [], "index_mapping_dir": null, "data_impl": "mmap", "splits_string": "949,45,5",
+            "seq_length": 512, "seq_length_dec": 128, "skip_warmup": true, "num_workers": 0, "dataloader_type": "single",
+            "dataset_type": "t5", "masked_lm_prob": 0.15, "short_seq_prob": 0.0, "max_ngram_size": 10,
+            "mean_ngram_size": null, "geometric_dist": true, "permutation": false, "whole_word_masking": false,
+            "favor_longer_ngrams": false,
         },
-        keys,
-    }
+    }))
 }

@@ -9,6 +9,7 @@ use crate::diag::Diagnostic;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::{LanguageModel, LmInputs, LoadOptions, Rows};
 use crate::sys::rng::SeededRng;
+use crate::tensors::nemo_files::NemoFiles;
 
 /// Lengths of the rows that are compared.
 const LENGTHS: [usize; 3] = [24, 7, 1];
@@ -17,19 +18,31 @@ const TOLERANCE: f64 = 1e-3;
 
 /// Loads both, compares, and says how far they are apart.
 ///
+/// The CPU computes in f32 whatever weights are held in, so that a source held in the type that was asked for (`dtype`)
+/// differs by nothing but its layout.
+///
 /// # Errors
 /// A [`Diagnostic`] of the job where it is more than rounding.
-pub(super) fn compare(source: &Checkpoint, written: &Path) -> Result<()> {
+pub(super) fn compare(source: &Checkpoint, written: &Path, dtype: Option<DType>) -> Result<()> {
     let options = LoadOptions {
         dtype: Some(DType::F32),
         ..LoadOptions::default()
     };
-    let before = source.model(&options)?;
+    let rounded = LoadOptions {
+        dtype: dtype.or(options.dtype),
+        ..LoadOptions::default()
+    };
+    let written_model = if NemoFiles::is_nemo(written) {
+        Checkpoint::nemo(&NemoFiles::open(written)?)?
+    } else {
+        Checkpoint::hugging_face(written)?
+    };
+    let before = source.model(&rounded)?;
     // Ids that both have; padding beyond them is free to differ.
-    let vocabulary = before.vocab_size();
+    let vocabulary = before.vocab_size().min(written_model.config.vocab_size());
     let expected = logits(&before, vocabulary)?;
     drop(before);
-    let after = LanguageModel::load(written, &options)?;
+    let after = written_model.model(&options)?;
     let found = logits(&after, vocabulary)?;
     let shared = found.dim(1)?.min(expected.dim(1)?);
     let largest = |tensor: &Tensor| -> Result<f64> {
