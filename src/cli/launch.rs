@@ -73,6 +73,7 @@ pub(super) fn compose_words(compose: &ComposeArguments) -> Result<Config> {
 
 fn application(help: &str) -> Application<'_> {
     Application {
+        is_whole_process: true,
         name: "ptune",
         version: concat!("ptune ", env!("CARGO_PKG_VERSION")),
         config_name: Some("config"),

@@ -104,6 +104,7 @@ fn run(corpus: &Corpus, row: &Json) -> Ran {
         .map(|word| word.as_str().unwrap_or("").replace("{ROOT}", &root))
         .collect();
     let application = Application {
+        is_whole_process: false,
         name: row["job_name"].as_str().unwrap_or("app"),
         version: "app",
         config_name: None,
