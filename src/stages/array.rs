@@ -113,7 +113,7 @@ pub fn launch_array(
         let cluster = array::cluster_for(&members[0].settings.cluster, count, limit);
         let script = array::render(&cluster, &jobs, folder, how.templates)?;
         let path = folder.join(format!("{}_array.sh", jobs[0].name));
-        atomic_file::write(&path, &script.text)?;
+        atomic_file::write_unflushed(&path, &script.text)?;
         if how.dry_run {
             writeln!(out, "# {}\n{}", path.display(), script.text)?;
             continue;
@@ -123,7 +123,7 @@ pub fn launch_array(
             let job = &member.plan.jobs[stage];
             let task_id = format!("{id}_{task}");
             let launcher_log = format!("Submitted batch job {task_id}");
-            atomic_file::write(&job.spec.paths.launcher_log(), launcher_log)?;
+            atomic_file::write_unflushed(&job.spec.paths.launcher_log(), launcher_log)?;
             let how = Launched {
                 choices: &member.choices,
                 ..how.clone()

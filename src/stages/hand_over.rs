@@ -78,7 +78,7 @@ fn queue(
         let paths = &job.spec.paths;
         let id = submit::sbatch(&paths.script_file())
             .with_context(|| format!("submitting `{}`", job.spec.name))?;
-        atomic_file::write(&paths.launcher_log(), format!("Submitted batch job {id}"))?;
+        atomic_file::write_unflushed(&paths.launcher_log(), format!("Submitted batch job {id}"))?;
         write_manifest(job, settings, how, &Progress::Queued(&id))?;
         writeln!(
             out,
@@ -132,14 +132,14 @@ pub(super) fn write_folder(
 ) -> Result<()> {
     let paths = &job.spec.paths;
     fs_err::create_dir_all(paths.results())?;
-    atomic_file::write(&paths.config_file(), job.section.to_yaml())?;
-    atomic_file::write(&paths.script_file(), &job.script.text)?;
+    atomic_file::write_unflushed(&paths.config_file(), job.section.to_yaml())?;
+    atomic_file::write_unflushed(&paths.script_file(), &job.script.text)?;
     let command_line: Vec<String> = how
         .command_line
         .iter()
         .map(|word| shell_quote(word))
         .collect();
-    atomic_file::write(&paths.command_file(), command_line.join(" \\\n  "))?;
+    atomic_file::write_unflushed(&paths.command_file(), command_line.join(" \\\n  "))?;
     write_manifest(job, settings, how, &Progress::Written)
 }
 
@@ -186,7 +186,7 @@ pub(super) fn write_manifest(
     };
     let mut text = serde_json::to_string_pretty(&manifest).context("writing the job's manifest")?;
     text.push('\n');
-    atomic_file::write(&paths.folder.join(JobManifest::FILE_NAME), text)?;
+    atomic_file::write_unflushed(&paths.folder.join(JobManifest::FILE_NAME), text)?;
     Ok(())
 }
 

@@ -8,11 +8,25 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes.as_ref()))
 }
 
+/// As [`write`], and leaves it to the system when the bytes reach the disk: for files that other programs must never see
+/// half, and that are easily made again after a power cut. (Waiting for a disk costs milliseconds a file.)
+pub fn write_unflushed(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    replace(path, false, |file| file.write_all(bytes.as_ref()))
+}
+
 /// Writes what `fill` produces to `path`, replacing what was there in one step. Parent folders are made.
 ///
 /// The file appears only when `fill` succeeds; on an error nothing is left behind.
 pub fn write_with<T>(
     path: &Path,
+    fill: impl FnOnce(&mut io::BufWriter<&mut std::fs::File>) -> io::Result<T>,
+) -> io::Result<T> {
+    replace(path, true, fill)
+}
+
+fn replace<T>(
+    path: &Path,
+    flush: bool,
     fill: impl FnOnce(&mut io::BufWriter<&mut std::fs::File>) -> io::Result<T>,
 ) -> io::Result<T> {
     let folder = match path.parent() {
@@ -30,17 +44,21 @@ pub fn write_with<T>(
         .prefix(".ptune-")
         .tempfile_in(folder)
         .map_err(with_path)?;
-    let mut writer = io::BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
+    // Checkpoints are large, and what a launch writes is small.
+    let size = if flush { 1 << 20 } else { 1 << 13 };
+    let mut writer = io::BufWriter::with_capacity(size, temporary.as_file_mut());
     let value = fill(&mut writer).map_err(with_path)?;
     writer.flush().map_err(with_path)?;
     drop(writer);
     set_usual_permissions(temporary.as_file()).map_err(with_path)?;
-    temporary.as_file().sync_all().map_err(with_path)?;
+    if flush {
+        temporary.as_file().sync_all().map_err(with_path)?;
+    }
     temporary
         .persist(path)
         .map_err(|error| with_path(error.error))?;
     // The rename itself lives in the folder; without this a power cut can undo it.
-    if let Ok(folder) = fs_err::File::open(folder) {
+    if flush && let Ok(folder) = fs_err::File::open(folder) {
         folder.sync_all()?;
     }
     Ok(value)
