@@ -128,6 +128,15 @@ impl Decoding<'_> {
         }
     }
 
+    /// Goes on with `sources` of the active rows, in this order. A row that is named several times goes on several
+    /// times, each on its own from here: the beams of a search.
+    pub fn fork(&mut self, sources: &[usize]) {
+        self.cache.fork(sources);
+        if let Some((_, ranges)) = &mut self.memory {
+            *ranges = sources.iter().map(|&row| ranges[row].clone()).collect();
+        }
+    }
+
     /// Puts new ids of each active row through the stack.
     fn advance_ids(&mut self, ids: &[u32], new: &Rows) -> Result<Tensor> {
         let x = match self.model {

@@ -70,6 +70,40 @@ impl CacheRows {
         self.filled = active.iter().map(|&row| self.filled[row].clone()).collect();
         self.limits = active.iter().map(|&row| self.limits[row]).collect();
     }
+
+    /// Goes on with `sources` of the active rows, any of them several times, and says what has to be copied where. The
+    /// first to go on from a row stays in its place; the others take places of rows that do not go on, or new ones.
+    fn fork(&mut self, sources: &[usize]) -> Vec<(Range<usize>, usize)> {
+        let mut free: Vec<Range<usize>> = (0..self.filled.len())
+            .filter(|row| !sources.contains(row))
+            .map(|row| self.filled[row].start..self.limits[row])
+            .collect();
+        let mut stays = vec![true; self.filled.len()];
+        let (mut filled, mut limits, mut copies) = (vec![], vec![], vec![]);
+        for &source in sources {
+            let from = self.filled[source].clone();
+            if std::mem::take(&mut stays[source]) {
+                limits.push(self.limits[source]);
+                filled.push(from);
+                continue;
+            }
+            let size = self.limits[source] - from.start;
+            // The smallest that fits, so that rows of one prompt go on using one another's places.
+            let fits = (0..free.len()).filter(|&place| free[place].len() >= size);
+            let place = match fits.min_by_key(|&place| free[place].len()) {
+                Some(place) => free.swap_remove(place),
+                None => {
+                    self.capacity += size;
+                    self.capacity - size..self.capacity
+                }
+            };
+            limits.push(place.start + size);
+            filled.push(place.start..place.start + from.len());
+            copies.push((from, place.start));
+        }
+        (self.filled, self.limits) = (filled, limits);
+        copies
+    }
 }
 
 /// Keys and values of one layer.
@@ -88,6 +122,8 @@ pub(crate) struct KvCache {
     layers: Vec<LayerCache>,
     /// Row of `LayerCache::Reference` for each active row.
     active: Vec<usize>,
+    /// Numbers of one position in a layer: 2K.
+    width: usize,
 }
 
 impl KvCache {
@@ -108,6 +144,7 @@ impl KvCache {
         Self {
             layers: (0..layers).map(|_| layer()).collect(),
             active: (0..limits.len()).collect(),
+            width: 2 * layout.key_width(),
             rows,
         }
     }
@@ -116,6 +153,45 @@ impl KvCache {
     pub(crate) fn keep(&mut self, active: &[usize]) {
         self.rows.keep(active);
         self.active = active.iter().map(|&row| self.active[row]).collect();
+    }
+
+    /// Goes on with `sources` of the active rows, in this order; a row named several times goes on several times, each
+    /// on its own from here.
+    pub(crate) fn fork(&mut self, sources: &[usize]) {
+        let copies = self.rows.fork(sources);
+        let width = self.width;
+        let mut taken = vec![false; self.active.len()];
+        let mut active = Vec::with_capacity(sources.len());
+        for &source in sources {
+            let mut slot = self.active[source];
+            if std::mem::replace(&mut taken[source], true) {
+                for layer in &mut self.layers {
+                    if let LayerCache::Reference(cache) = layer {
+                        cache.push(cache[self.active[source]].clone());
+                        slot = cache.len() - 1;
+                    }
+                }
+            }
+            active.push(slot);
+        }
+        self.active = active;
+        for layer in &mut self.layers {
+            if let LayerCache::Reference(cache) = layer {
+                for slot in (0..cache.len()).filter(|slot| !self.active.contains(slot)) {
+                    cache[slot] = None;
+                }
+            }
+            if let LayerCache::Fused(cache) = layer {
+                if cache.len() < self.rows.capacity * width {
+                    let mut larger = Buffer::dirty(self.rows.capacity * width);
+                    larger[..cache.len()].copy_from_slice(cache);
+                    *cache = larger;
+                }
+                for (from, to) in &copies {
+                    cache.copy_within(from.start * width..from.end * width, to * width);
+                }
+            }
+        }
     }
 
     /// Starts a step of `new` positions for each active row.

@@ -317,13 +317,8 @@ impl Evaluation {
 }
 
 impl Section for Evaluation {
-    const TOLERATED: &'static [&'static str] = &[
-        "inference.add_BOS",
-        "inference.all_probs",
-        "inference.compute_logprob",
-        "trainer.benchmark",
-        "trainer.replace_sampler_ddp",
-    ];
+    const TOLERATED: &'static [&'static str] =
+        &["trainer.benchmark", "trainer.replace_sampler_ddp"];
 
     fn specimen() -> Self {
         Self {
@@ -360,11 +355,7 @@ impl Section for Evaluation {
             key("model.eval_batch_size", "data.micro_batch_size"),
             "must be at least 1",
         );
-        problems.require(
-            self.inference.tokens_to_generate > 0,
-            "inference.tokens_to_generate",
-            "must be at least 1",
-        );
+        self.inference.validate(problems, "inference.");
     }
 }
 

@@ -10,6 +10,7 @@ mod conversion;
 mod data_preparation;
 mod evaluation;
 mod exp_manager;
+mod inference;
 mod lenient;
 mod manifest;
 mod prompt_learning;
@@ -29,10 +30,11 @@ pub use evaluation::{Evaluation, EvaluationData, EvaluationModel, EvaluationPlan
 pub use exp_manager::{
     CheckpointCallbackSection, EarlyStoppingSection, ExpManagerSection, WandbSection,
 };
+pub use inference::{EarlyStoppingSetting, InferenceSection, Never};
 pub use manifest::JobManifest;
 pub use prompt_learning::{
-    InferenceSection, PTuningSection, PromptEncoderType, PromptInitMethod, PromptLearning,
-    PromptLearningModel, PromptTuningSection, VirtualPromptStyle,
+    PTuningSection, PromptEncoderType, PromptInitMethod, PromptLearning, PromptLearningModel,
+    PromptTuningSection, VirtualPromptStyle,
 };
 pub use run::{RunSection, WorkerJob};
 pub use step_plan::StepPlan;

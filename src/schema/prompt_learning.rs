@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataSection, ExpManagerSection, OptimSection, Problems, RunSection, Section,
+    DataSection, ExpManagerSection, InferenceSection, OptimSection, Problems, RunSection, Section,
     TaskTemplateSection, TrainerSection, lenient,
 };
 
@@ -140,43 +140,6 @@ impl Default for PTuningSection {
             num_layers: 2,
             encoder_hidden: None,
             init_std: 0.023,
-        }
-    }
-}
-
-/// `model.inference`, `evaluation.inference`: how text is generated.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct InferenceSection {
-    /// Always the likeliest token.
-    pub greedy: bool,
-    /// Choose among so many likeliest tokens; 0 for all.
-    pub top_k: usize,
-    /// Choose among the likeliest tokens that hold this much probability.
-    pub top_p: f64,
-    /// Divides the logits.
-    pub temperature: f64,
-    /// Most tokens generated for a row.
-    pub tokens_to_generate: usize,
-    /// Divides the logits of tokens already used.
-    pub repetition_penalty: f64,
-    /// Fewest tokens generated for a row.
-    pub min_tokens_to_generate: usize,
-    /// Rows generated for at once.
-    pub batch_size: Option<usize>,
-}
-
-impl Default for InferenceSection {
-    fn default() -> Self {
-        Self {
-            greedy: true,
-            top_k: 0,
-            top_p: 0.9,
-            temperature: 1.0,
-            tokens_to_generate: 30,
-            repetition_penalty: 1.0,
-            min_tokens_to_generate: 0,
-            batch_size: None,
         }
     }
 }
@@ -369,9 +332,6 @@ impl Section for PromptLearning {
         "model.fsdp",
         "model.nsys_profile",
         "model.ub_tp_comm_overlap",
-        "model.inference.add_BOS",
-        "model.inference.all_probs",
-        "model.inference.compute_logprob",
         "model.data.train_cache_data_path",
         "model.data.validation_cache_data_path",
         "model.data.test_cache_data_path",
@@ -394,6 +354,7 @@ impl Section for PromptLearning {
         let model = &self.model;
         model.data.validate(problems);
         model.optim.validate(problems);
+        model.inference.validate(problems, "model.inference.");
 
         problems.require(
             !model.language_model_path.as_os_str().is_empty(),

@@ -1,23 +1,20 @@
 //! The evaluation job: answers generated for rows, scored against their references.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::answers::{Answerer, Answers, Written};
 use super::devices::{self, Role};
 use super::frozen_model::FrozenModel;
 use super::{report, tasks};
-use crate::data::collate::Batch;
 use crate::data::dataset::Dataset;
 use crate::diag::{Diagnostic, Location};
 use crate::eval::{EvalReport, squad};
 use crate::export::nemo::PromptArchive;
-use crate::generate::{GenerateOptions, greedy};
-use crate::model::{LanguageModel, Rows};
+use crate::prompt::PromptTable;
 use crate::prompt::template::TaskTemplate;
-use crate::prompt::{PromptTable, SplicePlan};
 use crate::schema::{Evaluation, EvaluationPlan, PromptLearningModel};
 use crate::sys::atomic_file;
 
@@ -31,6 +28,11 @@ struct Prediction<'a> {
     answers: &'a [String],
     exact_match: f64,
     f1: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_probability: Option<f64>,
+    tokens: usize,
+    /// Ended by itself, not by `tokens_to_generate`.
+    finished: bool,
 }
 
 /// `metrics.json`.
@@ -44,18 +46,16 @@ struct Metrics {
     seconds: f64,
 }
 
-/// Answers and their cost.
-struct Generated {
-    texts: Vec<String>,
-    tokens: usize,
-    seconds: f64,
-}
-
 /// Generates and scores what the section asks for.
 pub(super) fn run(section: &Evaluation) -> Result<i32> {
     let plan = section.plan();
     if devices::role(plan.model_parallel.0, plan.model_parallel.1)? == Role::Watches {
         return Ok(0);
+    }
+    if section.inference.all_probs {
+        tracing::warn!(
+            "`inference.all_probs`: probabilities of the whole vocabulary are not written; `compute_logprob` gives those of the answers"
+        );
     }
     let archive = plan
         .prompt_path
@@ -188,82 +188,39 @@ impl Scorer<'_> {
         templates: &[TaskTemplate],
         what: &str,
         predictions: Option<&PathBuf>,
-    ) -> Result<(EvalReport, Generated)> {
+    ) -> Result<(EvalReport, Answers)> {
         let options = tasks::answer_options(
             &self.frozen.row_facts(),
             &tasks::answer_data(&self.section.data, &self.tuned_with.data),
-            self.section.inference.tokens_to_generate,
+            &self.section.inference,
         );
         let dataset = Dataset::load(&self.files, templates, &self.frozen.tokenizer, &options)
             .context("reading the evaluation data")?;
         report::dataset(what, &dataset);
-        let start = match self.frozen.model {
-            LanguageModel::Gpt(_) => vec![],
-            LanguageModel::T5(_) => options.decoder_start(&self.frozen.tokenizer)?,
-        };
-        let generated = self.generate(&dataset, templates, start)?;
+        let mut generated = Answerer::new(
+            self.frozen,
+            templates,
+            self.table,
+            &self.section.inference,
+            &options,
+            self.tuned_with.seed,
+            self.plan.batch_size,
+        )?
+        .answer(&dataset)?;
+        for written in &mut generated.written {
+            written.text = self.answer_of(&written.text);
+        }
         let answers: Vec<String> = generated
-            .texts
+            .written
             .iter()
-            .map(|text| self.answer_of(text))
+            .map(|written| written.text.clone())
             .collect();
         let references = self.references(&dataset)?;
         let report = EvalReport::squad(&answers, &references, self.tuned_with.seed)?;
         if let Some(path) = predictions {
-            write_predictions(path, &dataset, templates, &answers, &references)?;
+            write_predictions(path, &dataset, templates, &generated.written, &references)?;
         }
         Ok((report, generated))
-    }
-
-    /// One answer text for each example, in order. Rows of similar length are generated for together.
-    fn generate(
-        &self,
-        dataset: &Dataset,
-        templates: &[TaskTemplate],
-        decoder_start: Vec<u32>,
-    ) -> Result<Generated> {
-        let started = Instant::now();
-        let tokenizer = &self.frozen.tokenizer;
-        let options = GenerateOptions {
-            max_new_tokens: self.section.inference.tokens_to_generate,
-            eos: tokenizer.special.eos,
-            decoder_start,
-            vocabulary: Some(self.frozen.tokenizer.vocab_size()),
-        };
-        let mut order: Vec<usize> = (0..dataset.examples.len()).collect();
-        order.sort_by_key(|index| dataset.examples[*index].input_ids.len());
-        let mut texts = vec![String::new(); order.len()];
-        let (mut tokens, mut done) = (0, 0);
-        for indices in order.chunks(self.plan.batch_size.max(1)) {
-            let batch = Batch::to_answer(indices.iter().map(|index| &dataset.examples[*index]));
-            let splice = SplicePlan::new(
-                &batch.input_ids,
-                &batch.row_lengths,
-                &batch.row_tasks,
-                self.frozen.pseudo_token_ids_start(),
-                |task| templates[task].total_virtual_tokens,
-            )?;
-            let embeddings = splice.embed(&self.frozen.model, |task| {
-                Ok(self.table.get(&templates[task].taskname)?.clone())
-            })?; // [N, H]
-            let answers = greedy(
-                &self.frozen.model,
-                &embeddings,
-                &Rows::new(batch.row_lengths),
-                &options,
-            )?;
-            for (index, ids) in indices.iter().zip(&answers) {
-                tokens += ids.len();
-                texts[*index] = tokenizer.decode(ids)?;
-            }
-            done += indices.len();
-            tracing::debug!("generated for {done} of {} rows", order.len());
-        }
-        Ok(Generated {
-            texts,
-            tokens,
-            seconds: started.elapsed().as_secs_f64(),
-        })
     }
 
     /// What follows the last `split_string` of a generated text.
@@ -305,20 +262,23 @@ fn write_predictions(
     path: &Path,
     dataset: &Dataset,
     templates: &[TaskTemplate],
-    answers: &[String],
+    answers: &[Written],
     references: &[Vec<String>],
 ) -> Result<()> {
     let mut plain = String::new();
     let mut lines = String::new();
     for (index, example) in dataset.examples.iter().enumerate() {
-        plain.push_str(&answers[index].replace(['\n', '\r'], " "));
+        plain.push_str(&answers[index].text.replace(['\n', '\r'], " "));
         plain.push('\n');
-        let score = squad::score(&answers[index], &references[index]);
+        let score = squad::score(&answers[index].text, &references[index]);
         let line = serde_json::to_string(&Prediction {
             file: example.file.display().to_string(),
             line: example.line,
             taskname: &templates[example.task].taskname,
-            prediction: &answers[index],
+            prediction: &answers[index].text,
+            log_probability: answers[index].log_probability,
+            tokens: answers[index].tokens,
+            finished: answers[index].finished,
             answers: &references[index],
             exact_match: score.exact_match,
             f1: score.f1,

@@ -3,6 +3,7 @@
 //! A worker reads one file, the resolved YAML that a stage wrote beside its job script, and writes artifacts. It never
 //! composes a configuration.
 
+mod answers;
 mod conversion;
 mod devices;
 mod evaluation;

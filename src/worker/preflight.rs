@@ -195,7 +195,7 @@ impl Preflight {
         let options = tasks::answer_options(
             &outline.facts,
             &tasks::answer_data(&section.data, &tuned_with.data),
-            section.inference.tokens_to_generate,
+            &section.inference,
         );
         let rows = Rows {
             outline: &outline,

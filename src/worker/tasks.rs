@@ -11,7 +11,7 @@ use crate::data::jsonl::Purpose;
 use crate::export::nemo::PromptArchive;
 use crate::prompt::PromptTable;
 use crate::quickstart;
-use crate::schema::{DataSection, EvaluationData};
+use crate::schema::{DataSection, EvaluationData, InferenceSection};
 
 /// What of a frozen model decides how its rows become ids.
 #[derive(Clone, Copy, Debug)]
@@ -59,16 +59,20 @@ pub(super) fn dataset_options(
     }
 }
 
-/// The same for the answers of an evaluation: `tokens_to_generate` positions of a decoder-only model stay free.
+/// The same for the answers of an evaluation: `tokens_to_generate` positions of a decoder-only model stay free, and its
+/// prompt begins with BOS where `add_BOS` says so.
 pub(super) fn answer_options(
     frozen: &RowFacts,
     data: &DataSection,
-    tokens_to_generate: usize,
+    inference: &InferenceSection,
 ) -> DatasetOptions {
     let mut options = dataset_options(frozen, data, Purpose::Answer);
-    if let (Architecture::Gpt, Some(limit)) = (frozen.architecture, frozen.max_positions) {
-        let room = limit.saturating_sub(tokens_to_generate);
-        options.max_seq_length = options.max_seq_length.min(room.max(1));
+    if frozen.architecture == Architecture::Gpt {
+        options.add_bos = inference.add_bos.unwrap_or(options.add_bos);
+        if let Some(limit) = frozen.max_positions {
+            let room = limit.saturating_sub(inference.tokens_to_generate);
+            options.max_seq_length = options.max_seq_length.min(room.max(1));
+        }
     }
     options
 }

@@ -11,6 +11,8 @@
 #![expect(clippy::print_stdout, reason = "the numbers are what this test is for")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
+mod generation;
+
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, Var};

@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "train",
         &["data", "prompt", "model", "dist", "schema", "sys", "diag"],
     ),
-    ("generate", &["data", "prompt", "model", "diag"]),
+    ("generate", &["data", "prompt", "model", "sys", "diag"]),
     ("eval", &["generate", "data", "schema", "sys", "diag"]),
     (
         "export",

@@ -164,3 +164,61 @@ fn a_prompt_archive_that_is_missing_or_no_archive_is_named() {
         assert!(stderr.contains(path), "{stderr}");
     }
 }
+
+#[test]
+fn drawing_is_fixed_by_its_seed_and_the_settings_of_generation_are_heard() {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("model"));
+    let run = |batch_size: usize, inference: &str| -> Vec<serde_json::Value> {
+        let name = config(&sandbox, model.to_str().unwrap(), batch_size, "");
+        let text = sandbox.read(&name).replace(
+            "inference: {tokens_to_generate: 6}",
+            &format!("inference: {{tokens_to_generate: 6, {inference}}}"),
+        );
+        sandbox.write(&name, text);
+        evaluate(&sandbox, &name, 0);
+        let lines = sandbox.read("out/results/predictions.jsonl");
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let drawn = run(8, "greedy: False, temperature: 1.5, seed: 7");
+    assert_eq!(drawn, run(3, "greedy: False, temperature: 1.5, seed: 7"));
+    assert_ne!(drawn, run(8, "greedy: False, temperature: 1.5, seed: 8"));
+    let greedy = run(8, "greedy: True, compute_logprob: True");
+    assert!(greedy[0]["log_probability"].as_f64().unwrap() < 0.0);
+    let beams = run(8, "num_beams: 4, compute_logprob: True");
+    let sum = |rows: &[serde_json::Value]| -> f64 {
+        rows.iter()
+            .map(|row| row["log_probability"].as_f64().unwrap())
+            .sum()
+    };
+    assert!(
+        sum(&beams) > sum(&greedy),
+        "beams find likelier answers than the greedy way"
+    );
+    // A text that the greedy answer holds ends it there.
+    let answer = greedy[0]["prediction"].as_str().unwrap();
+    let end: String = answer.chars().skip(1).take(1).collect();
+    let ended = run(8, &format!("end_strings: [{}]", serde_json::json!(end)));
+    assert_eq!(ended[0]["finished"], true);
+    assert!(!ended[0]["prediction"].as_str().unwrap().contains(&end));
+}
+
+#[test]
+fn settings_of_generation_that_cannot_be_are_told_together() {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("model"));
+    let name = config(&sandbox, model.to_str().unwrap(), 4, "");
+    let wrong =
+        "inference: {tokens_to_generate: 6, temperature: 0, top_p: 2, num_beams: 4, greedy: False}";
+    let text = sandbox
+        .read(&name)
+        .replace("inference: {tokens_to_generate: 6}", wrong);
+    sandbox.write(&name, text);
+    let stderr = evaluate(&sandbox, &name, 2).stderr;
+    for key in ["temperature", "top_p", "num_beams", "greedy=True"] {
+        assert!(stderr.contains(key), "{stderr}");
+    }
+}
