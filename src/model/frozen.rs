@@ -7,6 +7,7 @@
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 
 use super::kernels::matmul::{Into, MatMut, MatRef, Threads, matmul};
+use super::matrix::FrozenMatrix;
 use super::ops::{contiguous_f32, with_f32};
 
 /// How a checkpoint lays a linear layer's weight out.
@@ -21,23 +22,19 @@ pub enum WeightLayout {
 /// `y = x · Wᵀ + b` with W and b frozen.
 #[derive(Clone, Debug)]
 pub struct FrozenLinear {
-    weight: Tensor,
+    weight: FrozenMatrix,
     bias: Option<Tensor>,
     layout: WeightLayout,
 }
 
 impl FrozenLinear {
     /// A layer of this weight (in `layout`) and bias [out].
-    ///
-    /// # Errors
-    /// Where the weight is no matrix.
-    pub fn new(weight: Tensor, bias: Option<Tensor>, layout: WeightLayout) -> Result<Self> {
-        weight.dims2()?;
-        Ok(Self {
-            weight: weight.contiguous()?.detach(),
+    pub fn new(weight: FrozenMatrix, bias: Option<Tensor>, layout: WeightLayout) -> Self {
+        Self {
+            weight,
             bias: bias.map(|bias| bias.detach()),
             layout,
-        })
+        }
     }
 
     /// Numbers of an output row.
@@ -59,7 +56,7 @@ impl FrozenLinear {
     }
 
     fn sizes(&self) -> (usize, usize) {
-        self.weight.dims2().expect("checked to be a matrix")
+        self.weight.sizes()
     }
 
     /// Numbers held.
@@ -86,8 +83,8 @@ impl FrozenLinear {
     /// W as [in, out], a view.
     fn in_out(&self) -> Result<Tensor> {
         match self.layout {
-            WeightLayout::OutIn => self.weight.t(),
-            WeightLayout::InOut => Ok(self.weight.clone()),
+            WeightLayout::OutIn => self.weight.tensor()?.t(),
+            WeightLayout::InOut => self.weight.tensor(),
         }
     }
 
@@ -109,7 +106,7 @@ impl FrozenLinear {
             })?;
             into = Into::Add;
         }
-        with_f32(&self.weight, |weight| {
+        self.weight.with_f32(|weight| {
             let weight = MatRef::packed(weight, rows, cols);
             let weight = match self.layout {
                 WeightLayout::OutIn => weight.transposed(),
@@ -131,7 +128,7 @@ impl FrozenLinear {
         let (rows, cols) = self.sizes();
         let (inputs, outputs) = (self.inputs(), self.outputs());
         let count = dx.len() / inputs;
-        with_f32(&self.weight, |weight| {
+        self.weight.with_f32(|weight| {
             let weight = MatRef::packed(weight, rows, cols);
             let weight = match self.layout {
                 WeightLayout::OutIn => weight,
@@ -207,34 +204,33 @@ impl CustomOp1 for FrozenProduct {
 /// A frozen table of vectors, one for each id.
 #[derive(Clone, Debug)]
 pub struct FrozenEmbedding {
-    table: Tensor,
+    table: FrozenMatrix,
 }
 
 impl FrozenEmbedding {
     /// A table [count, H].
-    ///
-    /// # Errors
-    /// Where it is no matrix.
-    pub fn new(table: Tensor) -> Result<Self> {
-        table.dims2()?;
-        Ok(Self {
-            table: table.contiguous()?.detach(),
-        })
+    pub fn new(table: FrozenMatrix) -> Self {
+        Self { table }
     }
 
     /// Number of vectors.
     pub fn count(&self) -> usize {
-        self.table.dims()[0]
+        self.table.sizes().0
     }
 
     /// Numbers of a vector.
     pub fn size(&self) -> usize {
-        self.table.dims()[1]
+        self.table.sizes().1
     }
 
     /// The table itself, [count, H].
-    pub fn table(&self) -> &Tensor {
+    pub fn table(&self) -> &FrozenMatrix {
         &self.table
+    }
+
+    /// Where the table is.
+    pub fn device(&self) -> &Device {
+        self.table.device()
     }
 
     /// The vectors of `ids`: [N, H] in f32, without a gradient.
@@ -245,11 +241,6 @@ impl FrozenEmbedding {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.count()) {
             candle_core::bail!("id {id} is beyond an embedding table of {}", self.count());
         }
-        let ids = Tensor::from_slice(ids, ids.len(), self.table.device())?;
-        let rows = self.table.index_select(&ids, 0)?; // [N, H]
-        if self.table.device().is_cpu() {
-            return Ok(rows.to_dtype(candle_core::DType::F32)?.detach());
-        }
-        Ok(rows.detach())
+        Ok(self.table.rows(ids)?.detach())
     }
 }

@@ -93,15 +93,15 @@ impl Gpt {
                 parallel: config.parallel_residual,
             })
         };
-        let tokens = FrozenEmbedding::new(weights.get("tokens")?)?;
+        let tokens = FrozenEmbedding::new(weights.matrix("tokens")?);
         let projection = if config.tied_head {
-            FrozenLinear::new(tokens.table().clone(), None, WeightLayout::OutIn)?
+            FrozenLinear::new(tokens.table().clone(), None, WeightLayout::OutIn)
         } else {
             weights.linear("head")?
         };
-        let positions = weights.optional("positions")?;
+        let positions = weights.optional_matrix("positions")?;
         Ok(Self {
-            positions: positions.map(FrozenEmbedding::new).transpose()?,
+            positions: positions.map(FrozenEmbedding::new),
             layers: (0..config.layers)
                 .into_par_iter()
                 .map(layer)
@@ -164,7 +164,7 @@ impl Gpt {
 
     /// Device of the weights.
     pub fn device(&self) -> &Device {
-        self.tokens.table().device()
+        self.tokens.device()
     }
 
     /// Numbers held; a tied head counts once.

@@ -19,6 +19,7 @@ pub mod gpt;
 pub mod head;
 mod kernels;
 mod kv_cache;
+pub mod matrix;
 pub mod names;
 pub mod norm;
 pub mod ops;
@@ -180,7 +181,7 @@ impl LanguageModel {
 
     /// Device of the weights.
     pub fn device(&self) -> &Device {
-        self.tokens().table().device()
+        self.tokens().device()
     }
 
     /// Type of embeddings and hidden states: f32 on the CPU, the weights' own elsewhere.

@@ -47,7 +47,8 @@ pub(crate) fn with_f32<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> T) -> Re
     }
 }
 
-fn widen<T: Sync>(from: &[T], to: &mut [f32], convert: impl Fn(&T) -> f32 + Sync) {
+/// `to` from as many shorter numbers.
+pub(crate) fn widen<T: Sync>(from: &[T], to: &mut [f32], convert: impl Fn(&T) -> f32 + Sync) {
     use rayon::prelude::*;
     to.par_chunks_mut(1 << 14)
         .zip(from.par_chunks(1 << 14))

@@ -77,8 +77,8 @@ impl Positions {
     fn load(stack: &str, sizes: &StackConfig, weights: &Weights<'_>) -> Result<Self> {
         Ok(match sizes.positions {
             StackPositions::Learned { .. } => Self::Learned(FrozenEmbedding::new(
-                weights.get(&format!("{stack}.positions"))?,
-            )?),
+                weights.matrix(&format!("{stack}.positions"))?,
+            )),
             StackPositions::Relative { max_distance, .. } => Self::Relative {
                 bias: RelativeBias::new(
                     &weights.get(&format!("{stack}.relative_bias"))?,
@@ -146,13 +146,13 @@ impl T5 {
             name: stack,
             weights,
         };
-        let tokens = FrozenEmbedding::new(weights.get("encoder.tokens")?)?;
-        let decoder_tokens = weights.optional("decoder.tokens")?;
-        let decoder_tokens = decoder_tokens.map(FrozenEmbedding::new).transpose()?;
+        let tokens = FrozenEmbedding::new(weights.matrix("encoder.tokens")?);
+        let decoder_tokens = weights.optional_matrix("decoder.tokens")?;
+        let decoder_tokens = decoder_tokens.map(FrozenEmbedding::new);
         let projection = if config.tied_head {
             let table = decoder_tokens.as_ref().unwrap_or(&tokens).table().clone();
             let bias = weights.optional("head.bias")?;
-            FrozenLinear::new(table, bias, WeightLayout::OutIn)?
+            FrozenLinear::new(table, bias, WeightLayout::OutIn)
         } else {
             weights.linear("head")?
         };
@@ -278,7 +278,7 @@ impl T5 {
 
     /// Device of the weights.
     pub fn device(&self) -> &Device {
-        self.tokens.table().device()
+        self.tokens.device()
     }
 
     /// Numbers held; a tied head counts once.

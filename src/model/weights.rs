@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 
 use super::frozen::{FrozenLinear, WeightLayout};
+use super::matrix::FrozenMatrix;
 use super::names::{NameTable, Slot, Stored};
 use super::norm::{Norm, NormKind};
 use crate::diag::{Diagnostic, Location};
@@ -130,16 +131,16 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// Where one of them cannot be read.
     pub fn linear(&self, path: &str) -> Result<FrozenLinear> {
-        let (weight, stored) = self.stored(&format!("{path}.weight"))?;
-        let layout = match stored {
-            Stored::InOut => WeightLayout::InOut,
+        let weight = format!("{path}.weight");
+        let layout = match self.parameters.get(&weight) {
+            Some((_, Stored::InOut)) => WeightLayout::InOut,
             _ => WeightLayout::OutIn,
         };
         Ok(FrozenLinear::new(
-            weight,
+            self.as_it_lies(&weight)?,
             self.optional(&format!("{path}.bias"))?,
             layout,
-        )?)
+        ))
     }
 
     /// The norm `path.weight`, with `path.bias` where it has one.
@@ -153,6 +154,25 @@ impl<'a> Weights<'a> {
             self.optional(&format!("{path}.bias"))?,
             epsilon,
         ))
+    }
+
+    /// The matrix at `path`, such as a table of embeddings; on the CPU without a copy where it is stored as it is used.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn matrix(&self, path: &str) -> Result<FrozenMatrix> {
+        match self.parameters.get(path) {
+            Some((_, Stored::InOut)) => Ok(self.get(path)?.try_into()?),
+            _ => self.as_it_lies(path),
+        }
+    }
+
+    /// [`Self::matrix`], where the model has it.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn optional_matrix(&self, path: &str) -> Result<Option<FrozenMatrix>> {
+        self.has(path).then(|| self.matrix(path)).transpose()
     }
 
     /// The parameter at `path`, where the model has it.
@@ -190,6 +210,42 @@ impl<'a> Weights<'a> {
         Some(self.source.info(keys.first()?)?.dtype)
     }
 
+    /// A matrix in the model's order, but for what a linear layer can use as it lies.
+    fn as_it_lies(&self, path: &str) -> Result<FrozenMatrix> {
+        if let Some(mapped) = self.mapped(path) {
+            return Ok(mapped);
+        }
+        Ok(self.stored(path)?.0.try_into()?)
+    }
+
+    /// The same from mapped files, on the CPU: used where it lies, or made f32 in one go.
+    fn mapped(&self, path: &str) -> Option<FrozenMatrix> {
+        if !self.device.is_cpu() {
+            return None;
+        }
+        let (keys, stored) = self.parameters.get(path)?;
+        let dtype = self.dtype.unwrap_or(DType::F32);
+        let mut parts = keys
+            .iter()
+            .map(|key| self.source.mapped(key))
+            .collect::<Option<Vec<_>>>()?;
+        let is_whole = parts.len() == 1 && matches!(stored, Stored::Plain | Stored::InOut);
+        if is_whole && parts[0].info().dtype == dtype {
+            return FrozenMatrix::mapped(parts.pop()?);
+        }
+        if dtype != DType::F32 {
+            return None;
+        }
+        match stored {
+            Stored::Interleaved { groups, widths } => {
+                FrozenMatrix::gathered(&parts, Some(&order(*groups, widths)))
+            }
+            Stored::Plain => FrozenMatrix::gathered(&parts, None),
+            Stored::InOut if parts.len() == 1 => FrozenMatrix::gathered(&parts, None),
+            Stored::InOut | Stored::LessOne => None,
+        }
+    }
+
     /// The parameter in one piece and in the model's order, but for what a linear layer can use as it lies.
     fn stored(&self, path: &str) -> Result<(Tensor, &Stored)> {
         let (whole, stored) = self
@@ -215,6 +271,13 @@ pub(super) fn in_order(
     groups: usize,
     widths: &[usize],
 ) -> candle_core::Result<Tensor> {
+    let order = order(groups, widths);
+    let order = Tensor::from_slice(&order, order.len(), rows.device())?;
+    rows.index_select(&order, 0)
+}
+
+/// Where each of the sorted rows comes from.
+fn order(groups: usize, widths: &[usize]) -> Vec<u32> {
     let all: usize = widths.iter().sum();
     let mut order = Vec::with_capacity(groups * all);
     let mut start = 0;
@@ -225,8 +288,7 @@ pub(super) fn in_order(
         }
         start += width;
     }
-    let order = Tensor::from_vec(order, groups * all, rows.device())?;
-    rows.index_select(&order, 0)
+    order
 }
 
 fn count(number: usize) -> String {

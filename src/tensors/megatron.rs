@@ -8,6 +8,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
+use super::mapped::MappedTensor;
 use super::nemo::WEIGHTS_MEMBER;
 use super::nemo_files::NemoFiles;
 use super::torch::TorchFile;
@@ -317,6 +318,14 @@ impl TensorSource for MegatronCheckpoint {
             name: name.to_owned(),
             source,
         })
+    }
+
+    fn mapped(&self, name: &str) -> Option<MappedTensor> {
+        let entry = self.entries.get(name)?;
+        match (self.split(name), self.stages[entry.stage].as_slice()) {
+            (Split::Replicated, [file, ..]) | (_, [file]) => file.mapped(&entry.name),
+            _ => None,
+        }
     }
 
     fn describe(&self) -> String {

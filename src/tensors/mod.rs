@@ -4,6 +4,7 @@
 //! ([`safetensors`]), or a map in memory ([`InMemory`]). Loading is lazy: a name is looked up in a header, and bytes
 //! are touched when the tensor is asked for.
 
+pub mod mapped;
 pub mod megatron;
 pub mod nemo;
 pub mod nemo_files;
@@ -104,6 +105,11 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// [`TensorError::Missing`] where there is none of that name, and what reading it meets.
     fn load(&self, name: &str, device: &Device) -> Result<Tensor, TensorError>;
+    /// The tensor where it lies in a mapped file, where it lies so that its numbers can be used there.
+    fn mapped(&self, name: &str) -> Option<mapped::MappedTensor> {
+        let _ = name;
+        None
+    }
     /// Where the tensors come from, for messages: usually a path.
     fn describe(&self) -> String;
 }

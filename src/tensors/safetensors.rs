@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ::safetensors::{Dtype, SafeTensors, tensor::Metadata};
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 
+use super::mapped::MappedTensor;
 use super::torch::little_endian_bytes;
 use super::{TensorError, TensorInfo, TensorSource, let_go};
 use crate::sys::atomic_file;
@@ -31,7 +33,7 @@ pub struct SafetensorsFile {
 
 struct Shard {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
 }
 
 struct Entry {
@@ -136,7 +138,7 @@ impl SafetensorsFile {
         }
         // SAFETY: the map is read-only and private to this value. A checkpoint that another process truncates while it
         // is in use ends this process, as it would with any mapped file; nothing here writes to checkpoints in place.
-        let map = unsafe { Mmap::map(file.file()) }?;
+        let map = Arc::new(unsafe { Mmap::map(file.file()) }?);
         let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(&map)
             .map_err(|error| malformed(format!("not a valid safetensors file: {error}")))?;
         let about = metadata.metadata().iter().flatten();
@@ -327,6 +329,12 @@ impl TensorSource for SafetensorsFile {
             })?;
         let_go(&shard.map, entry.start..entry.end);
         Ok(tensor)
+    }
+
+    fn mapped(&self, name: &str) -> Option<MappedTensor> {
+        let entry = self.entries.get(name)?;
+        let map = &self.shards[entry.shard].map;
+        MappedTensor::new(map.clone(), entry.start..entry.end, self.info(name)?)
     }
 
     fn describe(&self) -> String {

@@ -15,6 +15,7 @@ use memmap2::Mmap;
 
 use super::pickle::{self, Element, Object, Pickle, TensorRef, Value};
 use super::{StateValue, TorchError};
+use crate::tensors::mapped::MappedTensor;
 use crate::tensors::{TensorError, TensorInfo, TensorSource, let_go};
 
 /// Depth to which dicts and lists may nest.
@@ -566,6 +567,26 @@ impl TensorSource for TorchFile {
             file: self.path.clone(),
             reason: format!("tensor `{name}`: {error}"),
         })
+    }
+
+    fn mapped(&self, name: &str) -> Option<MappedTensor> {
+        let tensor = self.tensors.get(name)?;
+        let TensorRef {
+            storage,
+            offset,
+            shape,
+            strides,
+        } = tensor;
+        // Signed bytes are widened when they are read.
+        if storage.element == Element::I8 || !is_contiguous(shape, strides) {
+            return None;
+        }
+        let entry = self.contents.storage(&storage.key).ok()?;
+        let view = View::check(tensor, entry.range.len()).ok()?;
+        let size = storage.element.size();
+        let start = self.place.start + entry.range.start + offset * size;
+        let range = start..start + view.count * size;
+        MappedTensor::new(self.map.clone(), range, self.info(name)?)
     }
 
     fn describe(&self) -> String {
