@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 #[cfg(feature = "worker")]
+use super::generate::GenerateArguments;
+#[cfg(feature = "worker")]
 use super::inspect::InspectArguments;
 #[cfg(feature = "worker")]
 use super::prompts::{ExportArguments, ImportArguments, PromptArguments};
@@ -29,6 +31,9 @@ pub(super) enum Verb {
     Logs(LogsArguments),
     /// Ask a job to end; one that trains saves first
     Cancel(FolderArguments),
+    /// Answer questions with a tuned prompt
+    #[cfg(feature = "worker")]
+    Generate(GenerateArguments),
     /// Write tuned prompts for PEFT, TensorRT-LLM, vLLM or T5X
     #[cfg(feature = "worker")]
     Export(ExportArguments),

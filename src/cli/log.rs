@@ -27,13 +27,14 @@ impl FormatTime for TimeOfDay {
     }
 }
 
-/// Starts the log. A worker's lines carry the time; the launcher's are for the person who waits for them.
-pub(super) fn start(is_worker: bool) {
+/// Starts the log. A worker's lines carry the time; the launcher's are for the person who waits for them. `level` is what
+/// is shown where the environment does not say it.
+pub(super) fn start(is_worker: bool, level: &str) {
     let filter = || {
         EnvFilter::try_new(env_vars::get(env_vars::PTUNE_LOG).unwrap_or_default())
             .ok()
             .filter(|_| env_vars::get(env_vars::PTUNE_LOG).is_some_and(|text| !text.is_empty()))
-            .unwrap_or_else(|| EnvFilter::new("info"))
+            .unwrap_or_else(|| EnvFilter::new(level))
     };
     let colour = super::use_colour();
     let lines = fmt::layer()

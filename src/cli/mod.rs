@@ -9,6 +9,8 @@ mod config;
 mod dry_run;
 mod embedded;
 #[cfg(feature = "worker")]
+mod generate;
+#[cfg(feature = "worker")]
 mod inspect;
 mod jobs;
 mod launch;
@@ -38,7 +40,10 @@ pub fn main() -> ExitCode {
     let outcome = if is_verb {
         match Arguments::try_parse_from(arguments::with_long_options(&words)) {
             Ok(arguments) => {
-                log::start(matches!(arguments.verb, Verb::Worker(_)));
+                log::start(
+                    matches!(arguments.verb, Verb::Worker(_)),
+                    level_of(&arguments.verb),
+                );
                 run(&arguments.verb)
             }
             // clap's own help and usage errors; exit status 0 or 2.
@@ -48,7 +53,7 @@ pub fn main() -> ExitCode {
             }
         }
     } else {
-        log::start(false);
+        log::start(false, "info");
         launch::run(&words)
     };
     match outcome {
@@ -64,6 +69,16 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What of the log is shown: where an answer is all that was asked for, only what is odd.
+fn level_of(verb: &Verb) -> &'static str {
+    #[cfg(feature = "worker")]
+    if matches!(verb, Verb::Generate(_)) {
+        return "warn";
+    }
+    let _ = verb;
+    "info"
+}
+
 fn run(verb: &Verb) -> anyhow::Result<i32> {
     match verb {
         Verb::Worker(worker) => worker::run(worker),
@@ -77,6 +92,8 @@ fn run(verb: &Verb) -> anyhow::Result<i32> {
         Verb::Import(import) => prompts::import(import),
         #[cfg(feature = "worker")]
         Verb::Prompt(prompt) => prompts::prompt(prompt),
+        #[cfg(feature = "worker")]
+        Verb::Generate(arguments) => generate::generate(arguments),
         #[cfg(feature = "worker")]
         Verb::Inspect(inspect) => inspect::inspect(inspect),
     }

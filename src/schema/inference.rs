@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Problems, lenient};
+use crate::diag::Diagnostic;
 
 /// How text is generated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +87,16 @@ impl Default for InferenceSection {
 }
 
 impl InferenceSection {
+    /// Checks a section that stands alone.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] with everything that is wrong.
+    pub fn check(&self) -> Result<(), Diagnostic> {
+        let mut problems = Problems::of("generate");
+        self.validate(&mut problems, "");
+        problems.into_result()
+    }
+
     /// Adds what is wrong; `prefix` is the section's key with a dot.
     pub(super) fn validate(&self, problems: &mut Problems, prefix: &str) {
         let mut require = |holds: bool, key: &str, message: &str| {

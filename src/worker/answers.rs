@@ -94,13 +94,15 @@ impl<'a> Answerer<'a> {
     /// One answer for each example, in order.
     pub(super) fn answer(&self, dataset: &Dataset) -> Result<Answers> {
         let examples: Vec<&Example> = dataset.examples.iter().collect();
-        self.answer_all(&examples, &mut |_, _| Ok(()))
+        self.answer_from(&examples, 0, &mut |_, _| Ok(()))
     }
 
-    /// The same, told of each token. Beam search tells nothing: its texts change.
-    pub(super) fn answer_all(
+    /// The same for rows that are numbered from `first` on, which decides what is drawn; told of each token. Beam
+    /// search tells nothing: its texts change.
+    pub(super) fn answer_from(
         &self,
         examples: &[&Example],
+        first: u64,
         listener: Listener<'_>,
     ) -> Result<Answers> {
         let started = Instant::now();
@@ -109,7 +111,7 @@ impl<'a> Answerer<'a> {
         let mut written = vec![Written::default(); order.len()];
         let (mut tokens, mut done) = (0, 0);
         for indices in order.chunks(self.batch_size) {
-            let answers = self.answer_batch(indices, examples, &mut *listener)?;
+            let answers = self.answer_batch(indices, examples, first, &mut *listener)?;
             for (index, answer) in indices.iter().zip(answers) {
                 tokens += answer.ids.len();
                 written[*index] = self.written(answer)?;
@@ -128,6 +130,7 @@ impl<'a> Answerer<'a> {
         &self,
         indices: &[usize],
         examples: &[&Example],
+        first: u64,
         listener: Listener<'_>,
     ) -> Result<Vec<Answer>> {
         let batch = Batch::to_answer(indices.iter().map(|index| examples[*index]));
@@ -141,7 +144,7 @@ impl<'a> Answerer<'a> {
         let embeddings = splice.embed(&self.frozen.model, |task| {
             Ok(self.table.get(&self.templates[task].taskname)?.clone())
         })?; // [N, H]
-        let numbers: Vec<u64> = indices.iter().map(|index| *index as u64).collect();
+        let numbers: Vec<u64> = indices.iter().map(|index| first + *index as u64).collect();
         let streams = !matches!(self.options.strategy, Strategy::Beam(_));
         generate(
             &self.frozen.model,

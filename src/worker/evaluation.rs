@@ -11,7 +11,7 @@ use super::frozen_model::FrozenModel;
 use super::{report, tasks};
 use crate::data::dataset::Dataset;
 use crate::diag::{Diagnostic, Location};
-use crate::eval::{EvalReport, squad};
+use crate::eval::{AnswerScores, Scores, lacks_blanks};
 use crate::export::nemo::PromptArchive;
 use crate::prompt::PromptTable;
 use crate::prompt::template::TaskTemplate;
@@ -28,6 +28,7 @@ struct Prediction<'a> {
     answers: &'a [String],
     exact_match: f64,
     f1: f64,
+    rouge_l: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_probability: Option<f64>,
     tokens: usize,
@@ -39,9 +40,9 @@ struct Prediction<'a> {
 #[derive(Serialize)]
 struct Metrics {
     #[serde(flatten)]
-    report: EvalReport,
+    scores: Scores,
     #[serde(skip_serializing_if = "Option::is_none")]
-    without_virtual_tokens: Option<EvalReport>,
+    without_virtual_tokens: Option<Scores>,
     generated_tokens: usize,
     seconds: f64,
 }
@@ -109,8 +110,8 @@ pub(super) fn run(section: &Evaluation) -> Result<i32> {
         .map(TaskTemplate::without_virtual_tokens)
         .collect();
     let baseline = if section.compare_without_virtual_tokens && plan.virtual_tokens {
-        let (report, _) = scorer.score(&bare, "without virtual tokens", None)?;
-        Some(report)
+        let (scores, _) = scorer.score(&bare, "without virtual tokens", None)?;
+        Some(scores)
     } else {
         None
     };
@@ -119,7 +120,7 @@ pub(super) fn run(section: &Evaluation) -> Result<i32> {
     } else {
         &bare
     };
-    let (report, generated) = scorer.score(
+    let (scores, generated) = scorer.score(
         templates,
         if plan.virtual_tokens {
             "evaluation"
@@ -130,7 +131,7 @@ pub(super) fn run(section: &Evaluation) -> Result<i32> {
     )?;
 
     let metrics = Metrics {
-        report: report.clone(),
+        scores: scores.clone(),
         without_virtual_tokens: baseline.clone(),
         generated_tokens: generated.tokens,
         seconds: generated.seconds,
@@ -139,12 +140,12 @@ pub(super) fn run(section: &Evaluation) -> Result<i32> {
     let mut text = serde_json::to_string_pretty(&metrics)?;
     text.push('\n');
     atomic_file::write(&metrics_path, text)?;
-    report::evaluation(&report, baseline.as_ref(), &plan, &metrics_path);
+    report::evaluation(&scores, baseline.as_ref(), &plan, &metrics_path);
     Ok(0)
 }
 
 /// Every task with virtual tokens must have them, in the right shape.
-fn check_table(
+pub(super) fn check_table(
     table: &PromptTable,
     templates: &[TaskTemplate],
     frozen: &FrozenModel,
@@ -188,7 +189,7 @@ impl Scorer<'_> {
         templates: &[TaskTemplate],
         what: &str,
         predictions: Option<&PathBuf>,
-    ) -> Result<(EvalReport, Answers)> {
+    ) -> Result<(Scores, Answers)> {
         let options = tasks::answer_options(
             &self.frozen.row_facts(),
             &tasks::answer_data(&self.section.data, &self.tuned_with.data),
@@ -216,11 +217,21 @@ impl Scorer<'_> {
             .map(|written| written.text.clone())
             .collect();
         let references = self.references(&dataset)?;
-        let report = EvalReport::squad(&answers, &references, self.tuned_with.seed)?;
+        if predictions.is_some() && lacks_blanks(references.iter().flatten().map(String::as_str)) {
+            tracing::warn!(
+                "most answers are in a script without blanks between words: F1 and ROUGE-L count words, and say little here"
+            );
+        }
+        let tasks: Vec<&str> = dataset
+            .examples
+            .iter()
+            .map(|example| templates[example.task].taskname.as_str())
+            .collect();
+        let scores = Scores::new(&answers, &references, &tasks, self.tuned_with.seed)?;
         if let Some(path) = predictions {
             write_predictions(path, &dataset, templates, &generated.written, &references)?;
         }
-        Ok((report, generated))
+        Ok((scores, generated))
     }
 
     /// What follows the last `split_string` of a generated text.
@@ -270,7 +281,7 @@ fn write_predictions(
     for (index, example) in dataset.examples.iter().enumerate() {
         plain.push_str(&answers[index].text.replace(['\n', '\r'], " "));
         plain.push('\n');
-        let score = squad::score(&answers[index].text, &references[index]);
+        let scores = AnswerScores::new(&answers[index].text, &references[index]);
         let line = serde_json::to_string(&Prediction {
             file: example.file.display().to_string(),
             line: example.line,
@@ -280,8 +291,9 @@ fn write_predictions(
             tokens: answers[index].tokens,
             finished: answers[index].finished,
             answers: &references[index],
-            exact_match: score.exact_match,
-            f1: score.f1,
+            exact_match: scores.squad.exact_match,
+            f1: scores.squad.f1,
+            rouge_l: scores.rouge_l,
         })?;
         lines.push_str(&line);
         lines.push('\n');

@@ -8,6 +8,7 @@ mod conversion;
 mod devices;
 mod evaluation;
 mod frozen_model;
+pub mod generation;
 mod memory;
 pub mod preflight;
 mod prompt_learning;

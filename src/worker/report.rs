@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::devices;
 use crate::data::dataset::Dataset;
-use crate::eval::EvalReport;
+use crate::eval::{EvalReport, Scores};
 use crate::schema::{EvaluationPlan, PromptLearning};
 use crate::train::FitOutcome;
 
@@ -49,26 +49,42 @@ pub(super) fn training(section: &PromptLearning, outcome: &FitOutcome, elapsed: 
 
 /// The end of an evaluation: the scores, and where things are.
 pub(super) fn evaluation(
-    report: &EvalReport,
-    baseline: Option<&EvalReport>,
+    scores: &Scores,
+    baseline: Option<&Scores>,
     plan: &EvaluationPlan,
     metrics: &Path,
 ) {
     let line = |what: &str, report: &EvalReport| {
         format!(
-            "{what:<24} exact match {:5.1}   F1 {:5.1}   {} rows",
-            report.exact_match, report.f1, report.count
+            "{what:<24} exact match {:5.1}   F1 {:5.1}   {} rows   (95 %: {:.1} to {:.1}, {:.1} to {:.1}; accuracy \
+             {:.1}, ROUGE-L {:.1}, BLEU {:.1})",
+            report.exact_match,
+            report.f1,
+            report.count,
+            report.exact_match_interval[0],
+            report.exact_match_interval[1],
+            report.f1_interval[0],
+            report.f1_interval[1],
+            report.accuracy,
+            report.rouge_l,
+            report.bleu
         )
     };
+    let say = |what: &str, scores: &Scores| {
+        tracing::info!("{}", line(what, &scores.all));
+        for (task, report) in &scores.tasks {
+            tracing::info!("{}", line(&format!("  {task}"), report));
+        }
+    };
     if let Some(baseline) = baseline {
-        tracing::info!("{}", line("without virtual tokens", baseline));
+        say("without virtual tokens", baseline);
     }
     let what = if plan.virtual_tokens && plan.prompt_path.is_some() {
         "with virtual tokens"
     } else {
         "without virtual tokens"
     };
-    tracing::info!("{}", line(what, report));
+    say(what, scores);
     tracing::info!(
         "predictions: {}",
         plan.predictions.with_extension("jsonl").display()

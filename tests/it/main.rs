@@ -23,6 +23,8 @@ mod sweeps;
 #[cfg(feature = "worker")]
 mod dry_run;
 #[cfg(feature = "worker")]
+mod generate;
+#[cfg(feature = "worker")]
 mod hostile;
 #[cfg(feature = "worker")]
 mod inspect;

@@ -66,7 +66,7 @@ fn every_row_gets_one_prediction_in_its_order_and_the_scores_are_written() {
         let metrics: serde_json::Value =
             serde_json::from_str(&sandbox.read("out/results/metrics.json")).unwrap();
         assert_eq!(metrics["count"], 8);
-        for key in ["exact_match", "f1"] {
+        for key in ["exact_match", "f1", "accuracy", "rouge_l", "bleu"] {
             let score = metrics[key].as_f64().unwrap();
             assert!((0.0..=100.0).contains(&score), "{key} {score}");
         }
@@ -220,5 +220,42 @@ fn settings_of_generation_that_cannot_be_are_told_together() {
     let stderr = evaluate(&sandbox, &name, 2).stderr;
     for key in ["temperature", "top_p", "num_beams", "greedy=True"] {
         assert!(stderr.contains(key), "{stderr}");
+    }
+}
+
+#[test]
+fn several_tasks_have_a_score_each_in_the_shape_of_gpt() {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("model"));
+    let rows: String = (0..6)
+        .map(|row| {
+            let task = ["short", "long"][row % 2];
+            format!("{{\"taskname\":\"{task}\",\"text\":\"t{row}\",\"answer\":\"a\"}}\n")
+        })
+        .collect();
+    sandbox.write("test.jsonl", rows);
+    let template = |task: &str, text: &str| {
+        format!(
+            "- {{taskname: {task}, prompt_template: '{text}{{text}}{{answer}}', total_virtual_tokens: 0, \
+             virtual_token_splits: [], answer_field: answer}}\n"
+        )
+    };
+    sandbox.write(
+        "eval.yaml",
+        format!(
+            "run: {{name: eval, results_dir: out}}\ntrainer: {{accelerator: cpu}}\n\
+             model: {{language_model_path: {}, nemo_model: null, eval_batch_size: 4, prompt_dataset_paths: test.jsonl}}\n\
+             inference: {{tokens_to_generate: 3}}\ntask_templates:\n{}{}",
+            model.display(),
+            template("short", ""),
+            template("long", "And now for something else: ")
+        ),
+    );
+    evaluate(&sandbox, "eval.yaml", 0);
+    let metrics: serde_json::Value =
+        serde_json::from_str(&sandbox.read("out/results/metrics.json")).unwrap();
+    assert_eq!(metrics["count"], 6);
+    for task in ["short", "long"] {
+        assert_eq!(metrics["tasks"][task]["count"], 3, "{metrics}");
     }
 }
