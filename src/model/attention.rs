@@ -74,9 +74,12 @@ pub struct CrossAttention {
     pub key_value: FrozenLinear,
     /// Back to [H].
     pub output: FrozenLinear,
-    /// Sizes and rules; never causal.
+    /// Sizes and rules; causal only where the queries are the last positions of the memory's rows.
     pub layout: HeadLayout,
 }
+
+/// Rotations of the queries and of the keys of a cross-attention.
+type Turns = Option<(Arc<Rotation>, Arc<Rotation>)>;
 
 impl SelfAttention {
     /// `x + output(attention(norm(x)))`: [N, H] -> [N, H].
@@ -117,6 +120,28 @@ impl SelfAttention {
         }
     }
 
+    /// The same with queries at the end of each row alone, which see all of it: its memory is [`Self::norm`] of the whole
+    /// rows. Nothing where the projection cannot be cut.
+    ///
+    /// # Errors
+    /// Where the projection has other sizes than the layout says.
+    pub(crate) fn of_row_ends(&self) -> Result<Option<CrossAttention>> {
+        let (queries, keys) = (self.layout.query_width(), self.layout.key_width());
+        let query = self.query_key_value.outputs_in(0..queries)?;
+        let key_value = self
+            .query_key_value
+            .outputs_in(queries..queries + 2 * keys)?;
+        Ok(query
+            .zip(key_value)
+            .map(|(query, key_value)| CrossAttention {
+                norm: self.norm.clone(),
+                query,
+                key_value,
+                output: self.output.clone(),
+                layout: self.layout,
+            }))
+    }
+
     /// Numbers held.
     pub fn parameter_count(&self) -> usize {
         self.norm.parameter_count()
@@ -154,17 +179,30 @@ impl CrossAttention {
                 )?; // [N, Q]
                 x + self.output.forward(&attended)?
             }
-            Engine::Fused => x.contiguous()?.apply_op2(
-                &memory.contiguous()?,
-                CrossAttentionOp {
-                    block: self.clone(),
-                    rows: rows.clone(),
-                    memory_rows: memory_rows.clone(),
-                    keep: x.track_op() || memory.track_op(),
-                    saved: Mutex::new(None),
-                },
-            ),
+            Engine::Fused => self.fused(x, rows, memory, memory_rows, None),
         }
+    }
+
+    /// [`Self::forward`] over the CPU kernels, queries and keys turned by their positions.
+    pub(crate) fn fused(
+        &self,
+        x: &Tensor,
+        rows: &Arc<Rows>,
+        memory: &Tensor,
+        memory_rows: &Arc<Rows>,
+        turns: Turns,
+    ) -> Result<Tensor> {
+        x.contiguous()?.apply_op2(
+            &memory.contiguous()?,
+            CrossAttentionOp {
+                block: self.clone(),
+                rows: rows.clone(),
+                memory_rows: memory_rows.clone(),
+                turns,
+                keep: x.track_op() || memory.track_op(),
+                saved: Mutex::new(None),
+            },
+        )
     }
 
     /// Numbers held.
@@ -507,6 +545,7 @@ struct CrossAttentionOp {
     block: CrossAttention,
     rows: Arc<Rows>,
     memory_rows: Arc<Rows>,
+    turns: Turns,
     keep: bool,
     saved: Mutex<Option<CrossAttentionSaved>>,
 }
@@ -542,6 +581,17 @@ impl CrossAttentionOp {
         (query, key_value(0), key_value(keys))
     }
 
+    /// Turns queries and keys, or their gradients, by their positions.
+    fn turn(&self, query: &mut [f32], key_value: &mut [f32], back: bool) {
+        let layout = &self.block.layout;
+        if let Some((queries, keys)) = &self.turns {
+            let size = layout.head_size;
+            queries.apply(query, layout.query_width(), layout.heads, size, back);
+            let stride = 2 * layout.key_width();
+            keys.apply(key_value, stride, layout.key_value_heads, size, back);
+        }
+    }
+
     /// Adds the sub-layer's result to `y` (where asked for) and gives what the backward needs.
     fn run(&self, x: &[f32], memory: &[f32], y: Option<&mut [f32]>) -> Result<CrossAttentionSaved> {
         let block = &self.block;
@@ -562,6 +612,7 @@ impl CrossAttentionOp {
         block
             .key_value
             .apply(memory, &mut saved.key_value, Into::Overwrite)?;
+        self.turn(&mut saved.query, &mut saved.key_value, false);
         let mut attended = Buffer::dirty(count * queries);
         let mut lse = Buffer::dirty(count * block.layout.heads);
         let (q, k, v) = self.columns(&saved);
@@ -608,6 +659,7 @@ impl CrossAttentionOp {
             },
             (&ColumnsMut::new(&mut dquery, queries, 0), &dk, &dv),
         );
+        self.turn(&mut dquery, &mut dkey_value, true);
         let mut dnormed = Buffer::dirty(x.len());
         block
             .query

@@ -4,8 +4,12 @@
 //! as much memory as the model would go to gradients that nobody asks for. The ops here give the input's alone. This
 //! is also where sharding a layer over ranks (by columns or by rows) would be decided.
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
 
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
+
+use super::kernels::brain::BrainMatrix;
 use super::kernels::matmul::{Into, MatMut, MatRef, Threads, matmul};
 use super::matrix::FrozenMatrix;
 use super::ops::{contiguous_f32, with_f32};
@@ -22,46 +26,89 @@ pub enum WeightLayout {
 /// `y = x · Wᵀ + b` with W and b frozen.
 #[derive(Clone, Debug)]
 pub struct FrozenLinear {
-    weight: FrozenMatrix,
+    weight: Weight,
     bias: Option<Tensor>,
-    layout: WeightLayout,
+    outputs: usize,
+    inputs: usize,
+}
+
+/// A weight as its device wants it.
+#[derive(Clone, Debug)]
+enum Weight {
+    /// As the checkpoint lays it out.
+    Plain(FrozenMatrix, WeightLayout),
+    /// In bf16 on the CPU: packed once for its kernels, [in, out].
+    Packed(Arc<BrainMatrix>),
 }
 
 impl FrozenLinear {
-    /// A layer of this weight (in `layout`) and bias [out].
-    pub fn new(weight: FrozenMatrix, bias: Option<Tensor>, layout: WeightLayout) -> Self {
-        Self {
+    /// A layer of this weight (in `layout`) and bias [out]. On the CPU a weight in bf16 is packed for its kernels.
+    ///
+    /// # Errors
+    /// What candle meets.
+    pub fn new(weight: FrozenMatrix, bias: Option<Tensor>, layout: WeightLayout) -> Result<Self> {
+        let (rows, cols) = weight.sizes();
+        let (outputs, inputs) = match layout {
+            WeightLayout::OutIn => (rows, cols),
+            WeightLayout::InOut => (cols, rows),
+        };
+        let weight = match weight.bf16_on_cpu()? {
+            Some(numbers) => {
+                let columns_first = layout == WeightLayout::OutIn;
+                let packed = BrainMatrix::pack(&numbers, inputs, outputs, columns_first);
+                Weight::Packed(Arc::new(packed))
+            }
+            None => Weight::Plain(weight, layout),
+        };
+        let bias = bias.map(|bias| wide_on_cpu(&bias)).transpose()?;
+        Ok(Self {
             weight,
-            bias: bias.map(|bias| bias.detach()),
-            layout,
-        }
+            bias,
+            outputs,
+            inputs,
+        })
     }
 
     /// Numbers of an output row.
     pub fn outputs(&self) -> usize {
-        let (rows, cols) = self.sizes();
-        match self.layout {
-            WeightLayout::OutIn => rows,
-            WeightLayout::InOut => cols,
-        }
+        self.outputs
     }
 
     /// Numbers of an input row.
     pub fn inputs(&self) -> usize {
-        let (rows, cols) = self.sizes();
-        match self.layout {
-            WeightLayout::OutIn => cols,
-            WeightLayout::InOut => rows,
-        }
+        self.inputs
     }
 
-    fn sizes(&self) -> (usize, usize) {
-        self.weight.sizes()
+    /// Outputs `range` as a layer of their own, with a copy of their numbers; nothing where a packed weight
+    /// cannot be cut there.
+    ///
+    /// # Errors
+    /// Where the range lies beyond the outputs.
+    pub(crate) fn outputs_in(&self, range: Range<usize>) -> Result<Option<Self>> {
+        let weight = match &self.weight {
+            Weight::Plain(weight, layout) => {
+                let dim = usize::from(*layout == WeightLayout::InOut);
+                let part = weight.tensor()?.narrow(dim, range.start, range.len())?;
+                Weight::Plain(part.try_into()?, *layout)
+            }
+            Weight::Packed(weight) => match weight.columns(range.clone()) {
+                Some(part) => Weight::Packed(Arc::new(part)),
+                None => return Ok(None),
+            },
+        };
+        let bias = self.bias.as_ref();
+        let bias = bias.map(|bias| bias.narrow(0, range.start, range.len()));
+        Ok(Some(Self {
+            weight,
+            bias: bias.transpose()?,
+            outputs: range.len(),
+            inputs: self.inputs,
+        }))
     }
 
     /// Numbers held.
     pub fn parameter_count(&self) -> usize {
-        self.weight.elem_count() + self.bias.as_ref().map_or(0, Tensor::elem_count)
+        self.inputs * self.outputs + self.bias.as_ref().map_or(0, Tensor::elem_count)
     }
 
     /// `x · Wᵀ + b`: [N, in] -> [N, out]; differentiable in `x` alone.
@@ -77,21 +124,24 @@ impl FrozenLinear {
     }
 
     fn on_cpu(&self) -> bool {
-        matches!(self.weight.device(), Device::Cpu)
+        match &self.weight {
+            Weight::Plain(weight, _) => weight.device().is_cpu(),
+            Weight::Packed(_) => true,
+        }
     }
 
-    /// W as [in, out], a view.
+    /// W as [in, out], a view; not for packed weights, which are of the CPU.
     fn in_out(&self) -> Result<Tensor> {
-        match self.layout {
-            WeightLayout::OutIn => self.weight.tensor()?.t(),
-            WeightLayout::InOut => self.weight.tensor(),
+        match &self.weight {
+            Weight::Plain(weight, WeightLayout::OutIn) => weight.tensor()?.t(),
+            Weight::Plain(weight, WeightLayout::InOut) => weight.tensor(),
+            Weight::Packed(_) => candle_core::bail!("a packed weight is no tensor"),
         }
     }
 
     /// On the CPU: `y = x · Wᵀ + b`, or added to `y`.
     pub(crate) fn apply(&self, x: &[f32], y: &mut [f32], into: Into) -> Result<()> {
-        let (rows, cols) = self.sizes();
-        let (inputs, outputs) = (self.inputs(), self.outputs());
+        let (inputs, outputs) = (self.inputs, self.outputs);
         let count = y.len() / outputs;
         let mut into = into;
         if let Some(bias) = &self.bias {
@@ -106,44 +156,54 @@ impl FrozenLinear {
             })?;
             into = Into::Add;
         }
-        self.weight.with_f32(|weight| {
-            let weight = MatRef::packed(weight, rows, cols);
-            let weight = match self.layout {
-                WeightLayout::OutIn => weight.transposed(),
-                WeightLayout::InOut => weight,
-            };
-            matmul(
-                MatMut::packed(y, count, outputs),
-                into,
-                1.0,
-                MatRef::packed(x, count, inputs),
-                weight,
-                Threads::All,
-            );
-        })
+        let x = MatRef::packed(x, count, inputs);
+        let y = MatMut::packed(y, count, outputs);
+        match &self.weight {
+            Weight::Packed(weight) => {
+                weight.product(y, into, x, Threads::All);
+                Ok(())
+            }
+            Weight::Plain(weight, layout) => weight.with_f32(|weight| {
+                let weight = in_out(weight, inputs, outputs, *layout);
+                matmul(y, into, 1.0, x, weight, Threads::All);
+            }),
+        }
     }
 
     /// On the CPU: `dx = dy · W`, or added to `dx`.
     pub(crate) fn apply_vjp(&self, dy: &[f32], dx: &mut [f32], into: Into) -> Result<()> {
-        let (rows, cols) = self.sizes();
-        let (inputs, outputs) = (self.inputs(), self.outputs());
+        let (inputs, outputs) = (self.inputs, self.outputs);
         let count = dx.len() / inputs;
-        self.weight.with_f32(|weight| {
-            let weight = MatRef::packed(weight, rows, cols);
-            let weight = match self.layout {
-                WeightLayout::OutIn => weight,
-                WeightLayout::InOut => weight.transposed(),
-            };
-            matmul(
-                MatMut::packed(dx, count, inputs),
-                into,
-                1.0,
-                MatRef::packed(dy, count, outputs),
-                weight,
-                Threads::All,
-            );
-        })
+        let dy = MatRef::packed(dy, count, outputs);
+        let dx = MatMut::packed(dx, count, inputs);
+        match &self.weight {
+            Weight::Packed(weight) => {
+                weight.transposed_product(dx, into, dy, Threads::All);
+                Ok(())
+            }
+            Weight::Plain(weight, layout) => weight.with_f32(|weight| {
+                let weight = in_out(weight, inputs, outputs, *layout).transposed();
+                matmul(dx, into, 1.0, dy, weight, Threads::All);
+            }),
+        }
     }
+}
+
+/// W as [in, out].
+fn in_out(weight: &[f32], inputs: usize, outputs: usize, layout: WeightLayout) -> MatRef<'_> {
+    match layout {
+        WeightLayout::OutIn => MatRef::packed(weight, outputs, inputs).transposed(),
+        WeightLayout::InOut => MatRef::packed(weight, inputs, outputs),
+    }
+}
+
+/// A small parameter, in f32 on the CPU, where all but products is computed so.
+pub(crate) fn wide_on_cpu(parameter: &Tensor) -> Result<Tensor> {
+    let parameter = parameter.detach();
+    if parameter.device().is_cpu() {
+        return parameter.to_dtype(DType::F32);
+    }
+    Ok(parameter)
 }
 
 /// The product as an op of candle's graph.

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::attention::{BatchPositions, HeadLayout, SelfAttention};
+use super::attention::{BatchPositions, CrossAttention, HeadLayout, SelfAttention};
 use super::config::GptConfig;
 use super::feed_forward::FeedForward;
 use super::frozen::{FrozenEmbedding, FrozenLinear, WeightLayout};
@@ -29,6 +29,8 @@ pub struct Gpt {
     /// Learned positions; None where they are rotations.
     pub(crate) positions: Option<FrozenEmbedding>,
     pub(crate) layers: Vec<GptLayer>,
+    /// The last layer's attention from the ends of rows: where a loss is, and after.
+    last: Option<CrossAttention>,
     pub(crate) norm: Norm,
     pub(crate) head: Head,
 }
@@ -95,17 +97,23 @@ impl Gpt {
         };
         let tokens = FrozenEmbedding::new(weights.matrix("tokens")?);
         let projection = if config.tied_head {
-            FrozenLinear::new(tokens.table().clone(), None, WeightLayout::OutIn)
+            FrozenLinear::new(tokens.table().clone(), None, WeightLayout::OutIn)?
         } else {
             weights.linear("head")?
         };
         let positions = weights.optional_matrix("positions")?;
+        let layers = (0..config.layers)
+            .into_par_iter()
+            .map(layer)
+            .collect::<Result<Vec<_>>>()?;
+        let last = match layers.last() {
+            Some(layer) => layer.attention.of_row_ends()?,
+            None => None,
+        };
         Ok(Self {
             positions: positions.map(FrozenEmbedding::new),
-            layers: (0..config.layers)
-                .into_par_iter()
-                .map(layer)
-                .collect::<Result<_>>()?,
+            layers,
+            last,
             norm: norm("norm")?,
             head: Head {
                 projection,
@@ -129,6 +137,55 @@ impl Gpt {
             x = layer.finish(&x, attended, engine)?;
         }
         Ok(x)
+    }
+
+    /// [`Self::hidden`] at `chosen` packed positions alone: [N, H] -> [M, H]. The last layer works from the first of
+    /// them in each row on; of what lies before only keys and values are needed there.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`], and where a position is beyond the rows.
+    pub fn hidden_at(
+        &self,
+        embeddings: &Tensor,
+        rows: &Arc<Rows>,
+        chosen: &[u32],
+        engine: Engine,
+    ) -> Result<Tensor> {
+        let device = embeddings.device();
+        let select = |x: &Tensor, positions: &[u32]| {
+            x.index_select(&Tensor::from_slice(positions, positions.len(), device)?, 0)
+        };
+        let (Engine::Fused, Some(last), Some((layer, before))) =
+            (engine, &self.last, self.layers.split_last())
+        else {
+            return Ok(select(&self.hidden(embeddings, rows, engine)?, chosen)?);
+        };
+        rows.check("the input", embeddings.dims2()?.0)?;
+        self.check_length(rows.longest())?;
+        let (mut x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
+        for layer in before {
+            let attended = layer.attention.forward(&x, rows, &positions, engine)?;
+            x = layer.finish(&x, attended, engine)?;
+        }
+        let counts = rows.from_first_of(chosen);
+        let ends = rows.last(&counts);
+        let end_rows = Arc::new(Rows::new(counts));
+        let turns = positions.rotation.map(|keys| {
+            let places = rows.positions();
+            let queries: Vec<u32> = ends.iter().map(|&end| places[end as usize]).collect();
+            let rotary = self.config.rotary.as_ref();
+            let queries = rotary.expect("keys are turned").rotation(&queries);
+            (Arc::new(queries), keys)
+        });
+        let memory = last.norm.apply(&x, engine)?; // [N, H]
+        let x = select(&x, &ends)?; // [M, H]
+        let attended = last.fused(&x, &end_rows, &memory, rows, turns)?; // [M, H]
+        let x = layer.finish(&x, attended, engine)?;
+        let places: Vec<u32> = chosen
+            .iter()
+            .map(|position| ends.partition_point(|end| end < position) as u32)
+            .collect();
+        Ok(select(&x, &places)?)
     }
 
     /// Embeddings [N, H] with their learned positions added, or the rotation that attention applies instead.

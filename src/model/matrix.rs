@@ -179,6 +179,26 @@ impl FrozenMatrix {
             .to_dtype(DType::F32)
     }
 
+    /// A copy of the numbers, where they are in bf16 and on the CPU, for whoever packs them; lets go of mapped pages.
+    ///
+    /// # Errors
+    /// What candle meets.
+    pub(crate) fn bf16_on_cpu(&self) -> Result<Option<Vec<half::bf16>>> {
+        if self.dtype() != DType::BF16 || !self.device().is_cpu() {
+            return Ok(None);
+        }
+        match &self.0 {
+            Held::Tensor(tensor) => tensor.flatten_all()?.to_vec1().map(Some),
+            Held::Mapped(mapped) => {
+                let numbers = mapped.bytes().as_chunks::<2>().0;
+                let numbers = numbers.iter().map(|x| half::bf16::from_le_bytes(*x));
+                let numbers = numbers.collect();
+                mapped.let_go();
+                Ok(Some(numbers))
+            }
+        }
+    }
+
     /// Calls `work` with the numbers of a matrix of the CPU, widened to `f32` where they are stored shorter.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
+use super::frozen::wide_on_cpu;
 use super::kernels::norm::{self as kernel, NormWeights};
 use super::ops::{Engine, contiguous_f32, with_f32};
 
@@ -27,13 +28,21 @@ pub struct Norm {
 
 impl Norm {
     /// A norm of this weight [H] and bias [H].
-    pub fn new(kind: NormKind, weight: Tensor, bias: Option<Tensor>, epsilon: f64) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Where the numbers cannot be widened.
+    pub fn new(
+        kind: NormKind,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        epsilon: f64,
+    ) -> Result<Self> {
+        Ok(Self {
             kind,
-            weight: weight.detach(),
-            bias: bias.map(|bias| bias.detach()),
+            weight: wide_on_cpu(weight)?,
+            bias: bias.map(wide_on_cpu).transpose()?,
             epsilon,
-        }
+        })
     }
 
     /// Numbers held.

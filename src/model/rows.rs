@@ -65,6 +65,26 @@ impl Rows {
             .collect()
     }
 
+    /// The last `counts` positions of each row.
+    pub(crate) fn last(&self, counts: &[usize]) -> Vec<u32> {
+        self.ranges
+            .iter()
+            .zip(counts)
+            .flat_map(|(range, count)| range.end as u32 - *count as u32..range.end as u32)
+            .collect()
+    }
+
+    /// How many positions of each row lie at or behind the first of `chosen`, which are packed positions.
+    pub(crate) fn from_first_of(&self, chosen: &[u32]) -> Vec<usize> {
+        let mut counts = vec![0; self.count()];
+        for &position in chosen {
+            let position = position as usize;
+            let row = self.ranges.partition_point(|range| range.end <= position);
+            counts[row] = counts[row].max(self.ranges[row].end - position);
+        }
+        counts
+    }
+
     /// Checks that these rows cover `positions` packed positions of `what`.
     ///
     /// # Errors
@@ -90,5 +110,7 @@ mod tests {
         assert_eq!(rows.ranges(), [0..2, 2..2, 2..5]);
         assert_eq!(rows.positions(), [0, 1, 0, 1, 2]);
         assert!(rows.check("input", 4).is_err());
+        assert_eq!(rows.from_first_of(&[4, 3, 0]), [2, 0, 2]);
+        assert_eq!(rows.last(&[1, 0, 2]), [1, 3, 4]);
     }
 }

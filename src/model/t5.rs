@@ -152,7 +152,7 @@ impl T5 {
         let projection = if config.tied_head {
             let table = decoder_tokens.as_ref().unwrap_or(&tokens).table().clone();
             let bias = weights.optional("head.bias")?;
-            FrozenLinear::new(table, bias, WeightLayout::OutIn)
+            FrozenLinear::new(table, bias, WeightLayout::OutIn)?
         } else {
             weights.linear("head")?
         };

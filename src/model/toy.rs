@@ -113,6 +113,14 @@ pub fn megatron_t5_config() -> T5Config {
 /// # Errors
 /// Where the sizes do not fit together.
 pub fn random(config: ModelConfig, seed: u64) -> Result<LanguageModel> {
+    random_with(config, seed, &LoadOptions::default())
+}
+
+/// [`random`], held as `options` say: the same numbers before they are rounded.
+///
+/// # Errors
+/// As [`random`].
+pub fn random_with(config: ModelConfig, seed: u64, options: &LoadOptions) -> Result<LanguageModel> {
     let table = config.names(Layout::Plain);
     let mut rng = SeededRng::new(seed, 0);
     let mut tensors = vec![];
@@ -139,5 +147,5 @@ pub fn random(config: ModelConfig, seed: u64) -> Result<LanguageModel> {
         tensors.push((part.keys[0].clone(), tensor));
     }
     let source = InMemory::new(tensors);
-    LanguageModel::from_source(config, Layout::Plain, &source, &LoadOptions::default())
+    LanguageModel::from_source(config, Layout::Plain, &source, options)
 }

@@ -140,7 +140,7 @@ impl<'a> Weights<'a> {
             self.as_it_lies(&weight)?,
             self.optional(&format!("{path}.bias"))?,
             layout,
-        ))
+        )?)
     }
 
     /// The norm `path.weight`, with `path.bias` where it has one.
@@ -150,10 +150,10 @@ impl<'a> Weights<'a> {
     pub fn norm(&self, path: &str, kind: NormKind, epsilon: f64) -> Result<Norm> {
         Ok(Norm::new(
             kind,
-            self.get(&format!("{path}.weight"))?,
-            self.optional(&format!("{path}.bias"))?,
+            &self.get(&format!("{path}.weight"))?,
+            self.optional(&format!("{path}.bias"))?.as_ref(),
             epsilon,
-        ))
+        )?)
     }
 
     /// The matrix at `path`, such as a table of embeddings; on the CPU without a copy where it is stored as it is used.

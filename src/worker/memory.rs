@@ -1,8 +1,8 @@
 //! How much memory a training on the CPU will hold, from the sizes of its model and rows.
 //!
-//! All numbers are f32 there, whatever the checkpoint stores. A training holds
+//! All numbers are f32 there, but for frozen weights with `trainer.precision=bf16`. A training holds
 //!
-//! - the frozen weights;
+//! - the frozen weights, in bf16 with a second copy of a table that is also the head;
 //! - the prompt encoder four times: values, gradients, two moments of AdamW;
 //! - of one micro-batch what its backward needs. Let `N` be its packed positions, `H`, `Q`, `K` the hidden, query and
 //!   key widths, `F` the inner width of the feed-forward layers, `U` what enters their activation (`F`, gated `2F`).
@@ -30,6 +30,7 @@ const LOGIT_BLOCK: u64 = 256;
 const PROGRAM: u64 = 100_000_000;
 /// Bytes of a number.
 const F32: u64 = 4;
+const BF16: u64 = 2;
 
 /// A training's memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +61,11 @@ pub(super) struct MicroBatch {
     pub(super) decoder_positions: u64,
 }
 
-/// The estimate for a model of `parameters` numbers of which `trained` others are tuned.
+/// The estimate for a model of `parameters` numbers, held in bf16 where `in_bf16`, with `trained` others that are tuned.
 pub(super) fn estimate(
     config: &ModelConfig,
     parameters: u64,
+    in_bf16: bool,
     trained: u64,
     batch: MicroBatch,
 ) -> Memory {
@@ -94,9 +96,18 @@ pub(super) fn estimate(
                 + LOGIT_BLOCK.min(m) * t5.vocab_size as u64
         }
     };
+    let tied_table = match config {
+        ModelConfig::Gpt(gpt) if gpt.tied_head => gpt.vocab_size * gpt.hidden_size,
+        ModelConfig::T5(t5) if t5.tied_head => t5.vocab_size * t5.hidden_size,
+        _ => 0,
+    };
     Memory {
         program: PROGRAM,
-        weights: F32 * parameters,
+        weights: if in_bf16 {
+            BF16 * (parameters + tied_table as u64)
+        } else {
+            F32 * parameters
+        },
         trained: 4 * F32 * trained,
         activations: F32 * kept,
     }

@@ -23,8 +23,8 @@ use crate::model::config::StackPositions;
 use crate::prompt::template::TaskTemplate;
 use crate::quickstart;
 use crate::schema::{
-    Accelerator, Conversion, Evaluation, PromptEncoderType, PromptLearning, PromptLearningModel,
-    VirtualPromptStyle, WorkerJob, read_section,
+    Accelerator, Conversion, Evaluation, Precision, PromptEncoderType, PromptLearning,
+    PromptLearningModel, VirtualPromptStyle, WorkerJob, read_section,
 };
 use crate::tokenize::Tokenizer;
 
@@ -498,6 +498,7 @@ fn memory_line(section: &PromptLearning, outline: &Outline, train: &Dataset) -> 
     let memory = memory::estimate(
         &outline.config,
         outline.parameters,
+        section.trainer.precision == Precision::BFloat16,
         trained(model, hidden),
         MicroBatch {
             positions: (micro * row) as u64,

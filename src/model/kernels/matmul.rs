@@ -49,6 +49,17 @@ impl<'a> MatRef<'a> {
         }
     }
 
+    /// Columns `first..first + count`.
+    pub(crate) fn columns(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.cols, "columns beyond a matrix");
+        let start = (first * self.col_stride).min(self.data.len());
+        Self {
+            data: &self.data[start..],
+            cols: count,
+            ..self
+        }
+    }
+
     /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
@@ -111,6 +122,18 @@ impl<'a> MatMut<'a> {
 }
 
 impl MatMut<'_> {
+    /// Columns `first..first + count`.
+    pub(crate) fn columns(&mut self, first: usize, count: usize) -> MatMut<'_> {
+        assert!(first + count <= self.cols, "columns beyond a matrix");
+        let start = first.min(self.data.len());
+        MatMut::new(&mut self.data[start..], self.rows, count, self.row_stride)
+    }
+
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Number of columns.
     pub(crate) fn cols(&self) -> usize {
         self.cols

@@ -5,6 +5,9 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod brain;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod brain_tile;
 pub(crate) mod buffer;
 pub(crate) mod cross_entropy;
 pub(crate) mod matmul;

@@ -1,0 +1,459 @@
+//! Products with a frozen matrix held in bf16 ("brain floating point"), packed once when it is loaded.
+//!
+//! Where the processor has AVX-512 BF16 the left operand is rounded to bf16 and `vdpbf16ps` adds products of pairs up
+//! in f32; elsewhere blocks of the matrix are widened and multiplied in f32. One copy of the matrix serves both the
+//! forward product and the transposed one of the backward: its unit is a square of two terms by two columns, so that
+//! the other orientation is the same squares, each with two numbers exchanged, in another order.
+
+use rayon::prelude::*;
+
+#[cfg(target_arch = "x86_64")]
+use super::brain_tile;
+use super::buffer::Buffer;
+use super::matmul::{Into, MatMut, MatRef, Threads, matmul};
+
+/// Columns of a panel, and terms of a square block.
+pub(crate) const SIDE: usize = 32;
+/// Squares of 2 x 2 along a side.
+pub(crate) const SQUARES: usize = SIDE / 2;
+/// Squares of a block of `SIDE` x `SIDE`.
+const BLOCK: usize = SQUARES * SQUARES;
+/// Columns or terms that are widened at a time where there is no instruction for bf16.
+const WIDENED: usize = 1024;
+
+/// A matrix [terms, cols] in bf16, in panels of 32 columns with all of their terms.
+///
+/// A panel holds for each pair of terms 16 squares; a square is, from the lowest bits, (term 0, col 0), (term 1,
+/// col 0), (term 0, col 1), (term 1, col 1). Numbers beyond the matrix are zeros.
+#[derive(Debug)]
+pub(crate) struct BrainMatrix {
+    squares: Vec<u64>,
+    terms: usize,
+    cols: usize,
+}
+
+/// Blocks of 32 that hold `count` numbers.
+fn blocks(count: usize) -> usize {
+    count.div_ceil(SIDE)
+}
+
+/// Exchanges the two middle numbers: a square transposed.
+#[inline]
+fn transposed(square: u64) -> u64 {
+    (square & 0xffff_0000_0000_ffff)
+        | ((square & 0xffff_0000) << 16)
+        | ((square >> 16) & 0xffff_0000)
+}
+
+impl BrainMatrix {
+    /// Packs `numbers`, which lie as [terms, cols], or as [cols, terms] where `columns_first`.
+    pub(crate) fn pack(
+        numbers: &[half::bf16],
+        terms: usize,
+        cols: usize,
+        columns_first: bool,
+    ) -> Self {
+        assert!(
+            numbers.len() == terms * cols,
+            "a matrix of another size than its numbers"
+        );
+        let depth = blocks(terms) * SQUARES;
+        let mut squares = vec![0_u64; blocks(cols) * depth * SQUARES];
+        squares
+            .par_chunks_exact_mut((depth * SQUARES).max(1))
+            .enumerate()
+            .for_each(|(panel, squares)| {
+                let first = panel * SIDE;
+                let width = SIDE.min(cols - first);
+                if columns_first {
+                    for col in 0..width {
+                        let column = &numbers[(first + col) * terms..(first + col + 1) * terms];
+                        let shift = 32 * (col % 2);
+                        for (pair, two) in column.chunks(2).enumerate() {
+                            let low = u64::from(two[0].to_bits());
+                            let high = two.get(1).map_or(0, |x| u64::from(x.to_bits()));
+                            squares[pair * SQUARES + col / 2] |= (low | high << 16) << shift;
+                        }
+                    }
+                } else {
+                    for (term, row) in numbers.chunks_exact(cols).enumerate() {
+                        let target = &mut squares[term / 2 * SQUARES..][..SQUARES];
+                        for (col, x) in row[first..first + width].iter().enumerate() {
+                            let shift = 32 * (col % 2) + 16 * (term % 2);
+                            target[col / 2] |= u64::from(x.to_bits()) << shift;
+                        }
+                    }
+                }
+            });
+        Self {
+            squares,
+            terms,
+            cols,
+        }
+    }
+
+    /// Columns `range` as a matrix of their own; nothing where they do not begin with a panel.
+    pub(crate) fn columns(&self, range: std::ops::Range<usize>) -> Option<Self> {
+        if range.start % SIDE != 0 || range.end > self.cols || range.is_empty() {
+            return None;
+        }
+        let panel = blocks(self.terms) * BLOCK;
+        let mut squares =
+            self.squares[range.start / SIDE * panel..blocks(range.end) * panel].to_vec();
+        // Columns of others behind the last.
+        let beyond = blocks(range.end) * SIDE - range.end;
+        if beyond > 0 {
+            let last = squares.len() - panel;
+            for squares in squares[last..].chunks_exact_mut(SQUARES) {
+                for col in SIDE - beyond..SIDE {
+                    squares[col / 2] &= !(0xffff_ffff << (32 * (col % 2)));
+                }
+            }
+        }
+        Some(Self {
+            squares,
+            terms: self.terms,
+            cols: range.len(),
+        })
+    }
+
+    fn at(&self, term: usize, col: usize) -> f32 {
+        let depth = blocks(self.terms) * SQUARES;
+        let panel = col / SIDE * depth * SQUARES;
+        let square = self.squares[panel + term / 2 * SQUARES + col % SIDE / 2];
+        let bits = square >> (32 * (col % 2) + 16 * (term % 2));
+        f32::from_bits((bits as u32) << 16)
+    }
+
+    /// The matrix transposed, in a buffer that goes back to the pool.
+    fn to_transposed(&self, threads: Threads) -> Squares {
+        let (down, across) = (blocks(self.terms), blocks(self.cols));
+        let mut squares = Squares::dirty(down * across * BLOCK);
+        let convert = |(panel, target): (usize, &mut [u64])| {
+            for (block, target) in target.chunks_exact_mut(BLOCK).enumerate() {
+                let source = &self.squares[(block * down + panel) * BLOCK..][..BLOCK];
+                for (i, target) in target.chunks_exact_mut(SQUARES).enumerate() {
+                    for (j, target) in target.iter_mut().enumerate() {
+                        *target = transposed(source[j * SQUARES + i]);
+                    }
+                }
+            }
+        };
+        let panels = squares.as_mut_slice();
+        match threads {
+            Threads::One => panels
+                .chunks_exact_mut((across * BLOCK).max(1))
+                .enumerate()
+                .for_each(convert),
+            Threads::All => panels
+                .par_chunks_exact_mut((across * BLOCK).max(1))
+                .enumerate()
+                .for_each(convert),
+        }
+        squares
+    }
+
+    /// `result = left · self`, or added to it: [M, terms] · [terms, cols].
+    pub(crate) fn product(
+        &self,
+        result: MatMut<'_>,
+        into: Into,
+        left: MatRef<'_>,
+        threads: Threads,
+    ) {
+        self.check(&result, left, self.terms, self.cols);
+        #[cfg(target_arch = "x86_64")]
+        if brain_tile::is_supported() && self.terms > 0 {
+            brain_tile::product(result, into, left, &self.squares, threads);
+            return;
+        }
+        self.product_widened(result, into, left, threads);
+    }
+
+    /// `result = left · selfᵀ`, or added to it: [M, cols] · [cols, terms].
+    pub(crate) fn transposed_product(
+        &self,
+        result: MatMut<'_>,
+        into: Into,
+        left: MatRef<'_>,
+        threads: Threads,
+    ) {
+        self.check(&result, left, self.cols, self.terms);
+        #[cfg(target_arch = "x86_64")]
+        if brain_tile::is_supported() && self.cols > 0 {
+            let transposed = self.to_transposed(threads);
+            brain_tile::product(result, into, left, transposed.as_slice(), threads);
+            return;
+        }
+        self.transposed_product_widened(result, into, left, threads);
+    }
+
+    fn check(&self, result: &MatMut<'_>, left: MatRef<'_>, terms: usize, cols: usize) {
+        assert!(
+            left.cols() == terms && result.cols() == cols && left.rows() == result.rows(),
+            "matrices of sizes {}x{} and {terms}x{cols} have no product of size {}x{}",
+            left.rows(),
+            left.cols(),
+            result.rows(),
+            result.cols()
+        );
+    }
+
+    /// Columns `first..first + count` in f32, [count, terms].
+    fn widened(&self, first: usize, count: usize) -> Buffer {
+        let mut wide = Buffer::dirty(count * self.terms);
+        wide.par_chunks_exact_mut(self.terms.max(1))
+            .enumerate()
+            .for_each(|(col, wide)| {
+                for (term, wide) in wide.iter_mut().enumerate() {
+                    *wide = self.at(term, first + col);
+                }
+            });
+        wide
+    }
+
+    /// [`Self::product`] in f32.
+    fn product_widened(
+        &self,
+        mut result: MatMut<'_>,
+        into: Into,
+        left: MatRef<'_>,
+        threads: Threads,
+    ) {
+        for first in (0..self.cols).step_by(WIDENED) {
+            let count = WIDENED.min(self.cols - first);
+            let wide = self.widened(first, count);
+            let wide = MatRef::packed(&wide, count, self.terms).transposed();
+            matmul(result.columns(first, count), into, 1.0, left, wide, threads);
+        }
+    }
+
+    /// [`Self::transposed_product`] in f32.
+    fn transposed_product_widened(
+        &self,
+        mut result: MatMut<'_>,
+        into: Into,
+        left: MatRef<'_>,
+        threads: Threads,
+    ) {
+        let all = result.cols();
+        let mut into = into;
+        for first in (0..self.cols).step_by(WIDENED) {
+            let count = WIDENED.min(self.cols - first);
+            let wide = self.widened(first, count);
+            matmul(
+                result.columns(0, all),
+                into,
+                1.0,
+                left.columns(first, count),
+                MatRef::packed(&wide, count, self.terms),
+                threads,
+            );
+            into = Into::Add;
+        }
+    }
+}
+
+/// Squares in a pooled buffer of numbers of half their size.
+struct Squares {
+    buffer: Buffer,
+    count: usize,
+}
+
+impl Squares {
+    fn dirty(count: usize) -> Self {
+        // One more, since the pool's buffers may begin in the middle of a square.
+        let buffer = Buffer::dirty(2 * (count + 1));
+        Self { buffer, count }
+    }
+
+    #[expect(unsafe_code, reason = "numbers of 64 bits in a pool of those of 32")]
+    fn as_mut_slice(&mut self) -> &mut [u64] {
+        // SAFETY: every pattern of bits is a `u64` and an `f32`; `align_to_mut` keeps to the buffer.
+        let (_, squares, _) = unsafe { self.buffer.align_to_mut::<u64>() };
+        &mut squares[..self.count]
+    }
+
+    #[expect(unsafe_code, reason = "numbers of 64 bits in a pool of those of 32")]
+    fn as_slice(&self) -> &[u64] {
+        // SAFETY: as above.
+        let (_, squares, _) = unsafe { self.buffer.align_to::<u64>() };
+        &squares[..self.count]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::rng::SeededRng;
+    use half::bf16;
+
+    /// Sizes around those of tiles, panels, blocks of terms and tasks.
+    const SIZES: [(usize, usize, usize); 9] = [
+        (1, 1, 1),
+        (1, 70, 33),
+        (3, 32, 32),
+        (12, 33, 31),
+        (13, 64, 100),
+        (97, 31, 1025),
+        (200, 70, 600),
+        (8, 1100, 40),
+        (2, 5, 2100),
+    ];
+
+    fn rounded(numbers: &[f32]) -> Vec<f32> {
+        numbers
+            .iter()
+            .map(|&x| bf16::from_f32(x).to_f32())
+            .collect()
+    }
+
+    /// Three loops in double precision over numbers as they are, [m, n] = [m, k] · w, and the sum of magnitudes.
+    fn exact(
+        m: usize,
+        n: usize,
+        k: usize,
+        left: &[f32],
+        w: impl Fn(usize, usize) -> f32,
+    ) -> Vec<(f64, f64)> {
+        (0..m * n)
+            .map(|place| {
+                let (i, j) = (place / n, place % n);
+                (0..k).fold((0.0, 0.0), |(sum, size), p| {
+                    let term = f64::from(left[i * k + p]) * f64::from(w(p, j));
+                    (sum + term, size + term.abs())
+                })
+            })
+            .collect()
+    }
+
+    fn assert_close(found: &[f32], exact: &[(f64, f64)], before: f64, relative: f64, what: &str) {
+        for (place, (&found, &(sum, size))) in found.iter().zip(exact).enumerate() {
+            let difference = (f64::from(found) - before - sum).abs();
+            assert!(
+                difference <= relative * size + 1e-6,
+                "{what} at {place}: {difference} of {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn both_products_of_every_size_equal_three_loops_over_rounded_numbers() {
+        for (m, n, k) in SIZES {
+            let weight = rounded(&SeededRng::new(2, 0).normals(n * k, 1.0));
+            let stored: Vec<bf16> = weight.iter().map(|&x| bf16::from_f32(x)).collect();
+            for columns_first in [false, true] {
+                let (terms, cols) = (k, n);
+                let at = |term: usize, col: usize| {
+                    weight[if columns_first {
+                        col * terms + term
+                    } else {
+                        term * cols + col
+                    }]
+                };
+                let matrix = BrainMatrix::pack(&stored, terms, cols, columns_first);
+                for (into, threads) in [(Into::Overwrite, Threads::All), (Into::Add, Threads::One)]
+                {
+                    let before = if into == Into::Add { 0.5 } else { 0.0 };
+                    // Left numbers that bf16 holds, so that both paths multiply the same.
+                    let left = rounded(&SeededRng::new(1, 0).normals(m * terms, 1.0));
+                    let sums = exact(m, cols, terms, &left, at);
+                    let left = MatRef::packed(&left, m, terms);
+                    let mut found = vec![0.5_f32; m * cols];
+                    matrix.product(MatMut::packed(&mut found, m, cols), into, left, threads);
+                    assert_close(&found, &sums, before, 1e-6, &format!("{m}x{k}x{n}"));
+                    found.fill(0.5);
+                    matrix.product_widened(
+                        MatMut::packed(&mut found, m, cols),
+                        into,
+                        left,
+                        threads,
+                    );
+                    assert_close(&found, &sums, before, 1e-6, &format!("widened {m}x{k}x{n}"));
+
+                    let left = rounded(&SeededRng::new(3, 0).normals(m * cols, 1.0));
+                    let sums = exact(m, terms, cols, &left, |p, j| at(j, p));
+                    let left = MatRef::packed(&left, m, cols);
+                    let mut found = vec![0.5_f32; m * terms];
+                    matrix.transposed_product(
+                        MatMut::packed(&mut found, m, terms),
+                        into,
+                        left,
+                        threads,
+                    );
+                    assert_close(
+                        &found,
+                        &sums,
+                        before,
+                        1e-6,
+                        &format!("transposed {m}x{n}x{k}"),
+                    );
+                    found.fill(0.5);
+                    matrix.transposed_product_widened(
+                        MatMut::packed(&mut found, m, terms),
+                        into,
+                        left,
+                        threads,
+                    );
+                    assert_close(
+                        &found,
+                        &sums,
+                        before,
+                        1e-6,
+                        &format!("widened, transposed {m}x{n}x{k}"),
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_between_those_of_bf16_change_a_product_by_no_more_than_their_rounding() {
+        let (m, n, k) = (17, 45, 777);
+        let left = SeededRng::new(1, 0).normals(m * k, 1.0);
+        let weight = rounded(&SeededRng::new(2, 0).normals(n * k, 1.0));
+        let stored: Vec<bf16> = weight.iter().map(|&x| bf16::from_f32(x)).collect();
+        let matrix = BrainMatrix::pack(&stored, k, n, true);
+        let mut found = vec![0.0; m * n];
+        matrix.product(
+            MatMut::packed(&mut found, m, n),
+            Into::Overwrite,
+            MatRef::packed(&left, m, k),
+            Threads::All,
+        );
+        // bf16 keeps 8 bits: rounding to the nearest moves a number by at most 2^-9 of itself.
+        let sums = exact(m, n, k, &left, |term, col| weight[col * k + term]);
+        assert_close(&found, &sums, 0.0, 1.0 / 512.0, "rounded");
+    }
+
+    #[test]
+    fn columns_of_a_matrix_are_a_matrix() {
+        let (terms, cols) = (35, 100);
+        let numbers: Vec<bf16> = (0..terms * cols)
+            .map(|i| bf16::from_f32((i % 251) as f32))
+            .collect();
+        let whole = BrainMatrix::pack(&numbers, terms, cols, false);
+        for range in [0..64, 32..70, 64..100, 96..97] {
+            let part: Vec<bf16> = numbers
+                .chunks_exact(cols)
+                .flat_map(|row| row[range.clone()].to_vec())
+                .collect();
+            let part = BrainMatrix::pack(&part, terms, range.len(), false);
+            assert_eq!(whole.columns(range).unwrap().squares, part.squares);
+        }
+        assert!(whole.columns(1..64).is_none());
+    }
+
+    #[test]
+    fn an_empty_side_gives_zeros_or_nothing() {
+        let matrix = BrainMatrix::pack(&[], 0, 3, false);
+        let mut found = [1.0_f32; 6];
+        matrix.product(
+            MatMut::packed(&mut found, 2, 3),
+            Into::Overwrite,
+            MatRef::packed(&[], 2, 0),
+            Threads::One,
+        );
+        assert!(found.iter().all(|&x| x == 0.0));
+    }
+}
