@@ -167,7 +167,7 @@ impl Gpt {
             let attended = layer.attention.forward(&x, rows, &positions, engine)?;
             x = layer.finish(&x, attended, engine)?;
         }
-        let counts = rows.from_first_of(chosen);
+        let counts = rows.counts_since_first_of(chosen);
         let ends = rows.last(&counts);
         let end_rows = Arc::new(Rows::new(counts));
         let turns = positions.rotation.map(|keys| {

@@ -75,7 +75,7 @@ impl Rows {
     }
 
     /// How many positions of each row lie at or behind the first of `chosen`, which are packed positions.
-    pub(crate) fn from_first_of(&self, chosen: &[u32]) -> Vec<usize> {
+    pub(crate) fn counts_since_first_of(&self, chosen: &[u32]) -> Vec<usize> {
         let mut counts = vec![0; self.count()];
         for &position in chosen {
             let position = position as usize;
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(rows.ranges(), [0..2, 2..2, 2..5]);
         assert_eq!(rows.positions(), [0, 1, 0, 1, 2]);
         assert!(rows.check("input", 4).is_err());
-        assert_eq!(rows.from_first_of(&[4, 3, 0]), [2, 0, 2]);
+        assert_eq!(rows.counts_since_first_of(&[4, 3, 0]), [2, 0, 2]);
         assert_eq!(rows.last(&[1, 0, 2]), [1, 3, 4]);
     }
 }

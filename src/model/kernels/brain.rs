@@ -94,7 +94,7 @@ impl BrainMatrix {
 
     /// Columns `range` as a matrix of their own; nothing where they do not begin with a panel.
     pub(crate) fn columns(&self, range: std::ops::Range<usize>) -> Option<Self> {
-        if range.start % SIDE != 0 || range.end > self.cols || range.is_empty() {
+        if !range.start.is_multiple_of(SIDE) || range.end > self.cols || range.is_empty() {
             return None;
         }
         let panel = blocks(self.terms) * BLOCK;
@@ -161,7 +161,7 @@ impl BrainMatrix {
         left: MatRef<'_>,
         threads: Threads,
     ) {
-        self.check(&result, left, self.terms, self.cols);
+        check(&result, left, self.terms, self.cols);
         #[cfg(target_arch = "x86_64")]
         if brain_tile::is_supported() && self.terms > 0 {
             brain_tile::product(result, into, left, &self.squares, threads);
@@ -178,7 +178,7 @@ impl BrainMatrix {
         left: MatRef<'_>,
         threads: Threads,
     ) {
-        self.check(&result, left, self.cols, self.terms);
+        check(&result, left, self.cols, self.terms);
         #[cfg(target_arch = "x86_64")]
         if brain_tile::is_supported() && self.cols > 0 {
             let transposed = self.to_transposed(threads);
@@ -186,17 +186,6 @@ impl BrainMatrix {
             return;
         }
         self.transposed_product_widened(result, into, left, threads);
-    }
-
-    fn check(&self, result: &MatMut<'_>, left: MatRef<'_>, terms: usize, cols: usize) {
-        assert!(
-            left.cols() == terms && result.cols() == cols && left.rows() == result.rows(),
-            "matrices of sizes {}x{} and {terms}x{cols} have no product of size {}x{}",
-            left.rows(),
-            left.cols(),
-            result.rows(),
-            result.cols()
-        );
     }
 
     /// Columns `first..first + count` in f32, [count, terms].
@@ -252,6 +241,17 @@ impl BrainMatrix {
             into = Into::Add;
         }
     }
+}
+
+fn check(result: &MatMut<'_>, left: MatRef<'_>, terms: usize, cols: usize) {
+    assert!(
+        left.cols() == terms && result.cols() == cols && left.rows() == result.rows(),
+        "matrices of sizes {}x{} and {terms}x{cols} have no product of size {}x{}",
+        left.rows(),
+        left.cols(),
+        result.rows(),
+        result.cols()
+    );
 }
 
 /// Squares in a pooled buffer of numbers of half their size.
