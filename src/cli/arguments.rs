@@ -23,6 +23,9 @@ pub(super) struct Arguments {
 pub(super) enum Verb {
     /// Run one job; job scripts call this
     Worker(WorkerArguments),
+    /// Start the ranks of a job on this machine; job scripts call this
+    #[cfg(unix)]
+    Ranks(RanksArguments),
     /// Look into the configuration
     Config(ConfigArguments),
     /// Say how jobs stand
@@ -94,6 +97,23 @@ pub(super) struct WorkerArguments {
     /// The resolved section of that job
     #[arg(long, value_name = "FILE")]
     pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[cfg(unix)]
+pub(super) struct RanksArguments {
+    /// How many
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) count: u16,
+    /// A file to which their output is written as well
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    /// Seconds between asking the others to end, where one has failed, and killing them
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(super) grace: u64,
+    /// What each of them runs
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub(super) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -82,6 +82,13 @@ fn level_of(verb: &Verb) -> &'static str {
 fn run(verb: &Verb) -> anyhow::Result<i32> {
     match verb {
         Verb::Worker(worker) => worker::run(worker),
+        #[cfg(unix)]
+        Verb::Ranks(ranks) => crate::launch::ranks::run(
+            usize::from(ranks.count),
+            &ranks.command,
+            ranks.log.as_deref(),
+            std::time::Duration::from_secs(ranks.grace),
+        ),
         Verb::Config(config) => config::run(config),
         Verb::Status(status) => jobs::status(status),
         Verb::Logs(logs) => jobs::logs(logs),

@@ -68,7 +68,10 @@ pub fn render(
             context! { arguments => arguments(cluster, job), commands }
         })
         .collect();
-    let log_file = job.paths.log_file(&log_stamp(), "out");
+    let log_file = job
+        .log_file
+        .clone()
+        .unwrap_or_else(|| job.paths.log_file(&log_stamp(), "out"));
     let text = templates.render(
         "bcp.sh.j2",
         context! {

@@ -47,6 +47,7 @@ fn job(name: &str) -> JobSpec {
             folder: "/r".into(),
             job_name: name.to_owned(),
         },
+        log_file: None,
         state_folder: "/r/results".into(),
         groups: vec![
             CommandGroup {

@@ -129,6 +129,8 @@ pub struct JobSpec {
     pub name: String,
     /// Its files.
     pub paths: JobPaths,
+    /// Its log, where it runs under the launcher's eyes; Slurm names logs by the number of the job.
+    pub log_file: Option<PathBuf>,
     /// Where its tasks keep what they have reached (checkpoints, predictions so far).
     pub state_folder: PathBuf,
     /// What it runs.

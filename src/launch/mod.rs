@@ -12,7 +12,11 @@ pub mod job;
 pub mod local;
 pub mod paths;
 pub mod quote;
+#[cfg(unix)]
+pub mod ranks;
 pub mod render;
+#[cfg(unix)]
+mod signals;
 pub mod slurm;
 pub mod submit;
 

@@ -6,10 +6,12 @@ use std::process::{ExitStatus, Stdio};
 use anyhow::{Context, Result, anyhow};
 use tokio::process::Command;
 
+#[cfg(unix)]
+use super::signals;
 use super::slurm::parse_job_id;
 use crate::diag::Diagnostic;
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -113,59 +115,12 @@ pub fn run_here(script: &Path, started: &mut dyn FnMut(u32) -> Result<()>) -> Re
 }
 
 /// As a shell shows it: 128 and the signal's number for a process that a signal ended.
-fn exit_status(status: ExitStatus) -> i32 {
+pub(super) fn exit_status(status: ExitStatus) -> i32 {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         return 128 + signal;
     }
     status.code().unwrap_or(1)
-}
-
-#[cfg(unix)]
-mod signals {
-    //! Signals that a job should hear about.
-    #![expect(
-        unsafe_code,
-        reason = "sending a signal to a process group is a C call"
-    )]
-
-    use anyhow::{Context, Result};
-    use tokio::signal::unix::{Signal, SignalKind, signal};
-
-    pub(super) struct Forwarded {
-        interrupt: Signal,
-        terminate: Signal,
-        user: Signal,
-    }
-
-    impl Forwarded {
-        pub(super) fn listen() -> Result<Self> {
-            let listen = |kind| signal(kind).context("listening for signals");
-            Ok(Self {
-                interrupt: listen(SignalKind::interrupt())?,
-                terminate: listen(SignalKind::terminate())?,
-                user: listen(SignalKind::user_defined1())?,
-            })
-        }
-
-        /// The number of the next one.
-        pub(super) async fn next(&mut self) -> i32 {
-            tokio::select! {
-                _ = self.interrupt.recv() => libc::SIGINT,
-                _ = self.terminate.recv() => libc::SIGTERM,
-                _ = self.user.recv() => libc::SIGUSR1,
-            }
-        }
-    }
-
-    pub(super) fn send_to_group(leader: Option<u32>, signal: i32) {
-        if let Some(leader) = leader.and_then(|id| i32::try_from(id).ok()) {
-            // SAFETY: no memory is involved; the group is the one that was made for this child.
-            unsafe {
-                libc::kill(-leader, signal);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

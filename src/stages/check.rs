@@ -4,7 +4,7 @@
 use indexmap::IndexMap;
 
 use super::Settings;
-use super::plan::{one_rank, require_choice};
+use super::plan::{local_ranks, require_choice};
 use crate::config::{ResolvedConfig, together};
 use crate::diag::Diagnostic;
 use crate::launch::ClusterType;
@@ -34,7 +34,7 @@ pub fn check(
     let mut config = config.clone();
     let cluster_type = config.get_str("cluster_type").map(ClusterType::from_name);
     if cluster_type == Some(Some(ClusterType::Interactive)) {
-        one_rank(&mut config, stages);
+        local_ranks(&mut config, stages);
     }
     for stage in stages {
         if let Err(problem) = require_choice(&config, choices, *stage) {

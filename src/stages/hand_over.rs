@@ -167,7 +167,7 @@ pub(super) fn write_manifest(
     let log_file = match (settings.cluster.cluster_type, job_id) {
         (ClusterType::Slurm, Some(id)) => Some(paths.log_file(id, "out")),
         (ClusterType::Slurm, None) => None,
-        (ClusterType::Bcp | ClusterType::Interactive, _) => log_of(job),
+        (ClusterType::Bcp | ClusterType::Interactive, _) => job.spec.log_file.clone(),
     };
     let manifest = JobManifest {
         ptune_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -188,13 +188,4 @@ pub(super) fn write_manifest(
     text.push('\n');
     atomic_file::write_unflushed(&paths.folder.join(JobManifest::FILE_NAME), text)?;
     Ok(())
-}
-
-/// The log of a job that runs here, as its script names it.
-fn log_of(job: &PlannedJob) -> Option<std::path::PathBuf> {
-    job.spec
-        .environment
-        .iter()
-        .find(|(name, _)| name == crate::sys::env_vars::PTUNE_LOG_FILE)
-        .map(|(_, path)| path.into())
 }

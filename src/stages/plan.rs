@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use super::{Devices, Input, Settings, Stage};
 use crate::config::ResolvedConfig;
 use crate::diag::Diagnostic;
+use crate::diag::source::COMMAND_LINE;
 use crate::launch::job::Command;
 use crate::launch::paths::absolute;
 use crate::launch::{ClusterType, CommandGroup, Dependency, JobPaths, JobSpec, Script, Templates};
@@ -68,7 +69,7 @@ pub fn plan(
     let mut config = config.clone();
     let mut warnings = vec![];
     if settings.cluster.cluster_type == ClusterType::Interactive {
-        one_rank(&mut config, &settings.stages);
+        local_ranks(&mut config, &settings.stages);
     }
     let mut jobs: Vec<PlannedJob> = vec![];
     for stage in settings.stages.iter().copied() {
@@ -161,18 +162,25 @@ pub(super) fn require_choice(
     Err(diagnostic.hint(format!("{key}={example}")))
 }
 
-/// This machine runs one rank, whatever a configuration made for a cluster asks for.
-pub(super) fn one_rank(config: &mut ResolvedConfig, stages: &[WorkerJob]) {
+/// This machine runs one rank, unless the command line itself asks for more: what a file says was made for a cluster.
+pub(super) fn local_ranks(config: &mut ResolvedConfig, stages: &[WorkerJob]) {
     for stage in stages {
-        for key in [
-            "trainer.devices",
-            "trainer.num_nodes",
-            "run.nodes",
-            "run.ntasks_per_node",
+        for keys in [
+            ["trainer.devices", "run.ntasks_per_node"],
+            ["trainer.num_nodes", "run.nodes"],
         ] {
-            let key = format!("{}.{key}", stage.name());
-            if config.get(&key).is_some_and(|node| !node.is_null()) {
-                config.set_integer(&key, 1);
+            let keys = keys.map(|key| format!("{}.{key}", stage.name()));
+            let given = |key: &String| {
+                let place = config.location(key)?;
+                let number = config.value(key)?.as_i64()?;
+                (place.source == COMMAND_LINE).then_some(number)
+            };
+            let given = keys.each_ref().map(given);
+            let number = given[1].or(given[0]).unwrap_or(1);
+            for (key, given) in keys.iter().zip(given) {
+                if given.is_none() && config.get(key).is_some_and(|node| !node.is_null()) {
+                    config.set_integer(key, number);
+                }
             }
         }
     }
@@ -217,30 +225,47 @@ fn specify(stage: &dyn Stage, settings: &Settings, program: &Path) -> Result<Job
             ClusterType::Interactive => {}
         }
     }
-    if cluster_type == ClusterType::Interactive {
-        let log = paths.log_file(&crate::sys::clock::log_stamp(), "out");
-        environment.push((env_vars::PTUNE_LOG_FILE.into(), log.display().to_string()));
+    let log_file = (cluster_type != ClusterType::Slurm)
+        .then(|| paths.log_file(&crate::sys::clock::log_stamp(), "out"));
+    let own_program = program.display().to_string();
+    let mut lines: Vec<Vec<String>> = vec![];
+    if let (ClusterType::Interactive, Some(log)) = (cluster_type, &log_file) {
+        let log = log.display().to_string();
+        if resources.ntasks_per_node > 1 {
+            let count = resources.ntasks_per_node.to_string();
+            lines.push(words(&[
+                &own_program,
+                "ranks",
+                "--count",
+                &count,
+                "--log",
+                &log,
+                "--",
+            ]));
+        } else {
+            // One rank has the terminal for itself, and writes its log by itself.
+            environment.push((env_vars::PTUNE_LOG_FILE.into(), log));
+        }
     }
 
     let program = settings.program.clone().unwrap_or_else(|| {
         if cluster_type == ClusterType::Slurm && settings.cluster.container.is_some() {
             "ptune".to_owned()
         } else {
-            program.display().to_string()
+            own_program
         }
     });
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let config_file = paths.config_file().display().to_string();
+    lines.push(words(&[&program, "worker", stage.job().name()]));
+    lines.push(words(&["--config", &config_file]));
     let command = Command {
         environment: command_environment,
-        lines: vec![
-            words(&[program.as_str(), "worker", stage.job().name()]),
-            words(&["--config", config_file.as_str()]),
-        ],
+        lines,
     };
     Ok(JobSpec {
         stage: stage.job(),
         name,
+        log_file,
         state_folder: absolute(&stage.state_folder())?,
         groups: vec![CommandGroup {
             commands: vec![command],
@@ -252,6 +277,10 @@ fn specify(stage: &dyn Stage, settings: &Settings, program: &Path) -> Result<Job
         environment,
         paths,
     })
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn cuda_variables(devices: Devices, tasks: usize) -> Vec<(String, String)> {

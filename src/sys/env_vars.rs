@@ -45,6 +45,12 @@ pub const SLURM_RESTART_COUNT: &str = "SLURM_RESTART_COUNT";
 pub const RANK: &str = "RANK";
 /// Number of tasks, as PyTorch's launchers and BCP set it.
 pub const WORLD_SIZE: &str = "WORLD_SIZE";
+/// Rank of this task on its machine, set for the ranks of a job on this machine.
+pub const LOCAL_RANK: &str = "LOCAL_RANK";
+/// Number of tasks on this machine, set likewise.
+pub const LOCAL_WORLD_SIZE: &str = "LOCAL_WORLD_SIZE";
+/// Where programs keep what they remember from run to run; `~/.local/state` where it is not set.
+pub const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
 /// Rank of this task in its job, set by Open MPI.
 pub const OMPI_COMM_WORLD_RANK: &str = "OMPI_COMM_WORLD_RANK";
 /// Number of tasks, set by Open MPI.

@@ -11,6 +11,7 @@ mod config_verbs;
 mod conversion;
 mod differences;
 mod launch_local;
+mod launch_ranks;
 mod launch_scripts;
 mod launch_table;
 mod layers;

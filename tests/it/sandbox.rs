@@ -62,6 +62,7 @@ impl Sandbox {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ptune"));
         command.args(words).current_dir(self.folder.path());
         command.env("PTUNE_OFFLINE", "1");
+        command.env("XDG_STATE_HOME", self.path("state"));
         for name in [
             "NEMO_LAUNCHER_DEBUG",
             "NEMO_LAUNCHER_CI",
