@@ -134,13 +134,16 @@ impl MegatronCheckpoint {
             }
         }
         if members.is_empty() {
-            return Err(malformed(if files.names().any(is_distributed) {
-                "its weights are a distributed checkpoint of megatron-core (folder `model_weights`), which is not read \
-                 here; NeMo's converters to Hugging Face make a folder of it that is"
-                    .to_owned()
-            } else {
-                let names: Vec<&str> = files.names().take(10).collect();
-                format!("it has no `{WEIGHTS_MEMBER}` (found: {})", names.join(", "))
+            return Err(malformed(match distributed(files) {
+                Some(kind) => format!(
+                    "its weights are a distributed checkpoint of megatron-core ({kind}), which is not read here. NeMo's own \
+                     converters write a Hugging Face folder, which is: `scripts/checkpoint_converters/convert_*_nemo_to_hf.py` \
+                     of NeMo 1.x and 2.0, `llm.export_ckpt(path, target=\"hf\")` of NeMo 2"
+                ),
+                None => {
+                    let names: Vec<&str> = files.names().take(10).collect();
+                    format!("it has no `{WEIGHTS_MEMBER}` (found: {})", names.join(", "))
+                }
             }));
         }
         let ranks = members
@@ -225,10 +228,18 @@ pub fn ranks_of(folder: &str) -> Option<(usize, usize)> {
     Some((number(tensor)?, number(stage)?))
 }
 
-fn is_distributed(member: &str) -> bool {
-    member.starts_with("model_weights/")
-        || member.ends_with(".distcp")
-        || member.ends_with("/.zarray")
+/// The format of a distributed checkpoint among the members, by the files it is known by.
+fn distributed(files: &NemoFiles) -> Option<&'static str> {
+    let has = |known: fn(&str) -> bool| files.names().any(known);
+    if has(|name| name.ends_with(".distcp") || name.ends_with("/.metadata")) {
+        Some("format `torch_dist`: `.metadata` and `*.distcp`")
+    } else if has(|name| name.ends_with("/.zarray")) {
+        Some("format `zarr`: a folder with `.zarray` for each tensor")
+    } else if has(|name| name.starts_with("model_weights/")) {
+        Some("folder `model_weights`")
+    } else {
+        None
+    }
 }
 
 /// Names as a model in one piece has them: layers of later stages counted on from those before.

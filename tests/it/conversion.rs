@@ -269,6 +269,37 @@ fn the_newest_checkpoint_of_a_training_becomes_an_archive() {
     assert!(ran.stderr.contains("holds no model"), "{}", ran.stderr);
 }
 
+#[test]
+fn a_checkpoint_of_lightning_with_omegaconf_objects_becomes_an_archive() {
+    let sandbox = Sandbox::new();
+    let torch = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/torch");
+    fs_err::create_dir_all(sandbox.path("checkpoints")).unwrap();
+    fs_err::copy(
+        torch.join("lightning.ckpt"),
+        sandbox.path("checkpoints/last.ckpt"),
+    )
+    .unwrap();
+    let more = format!("hparams_file: {}", torch.join("lightning.yaml").display());
+    let ran = convert(&sandbox, &sandbox.path("checkpoints"), "out", &more, 0);
+    assert!(ran.stderr.contains("verified"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_distributed_checkpoint_is_refused_with_its_format_and_the_way_out() {
+    for (file, format) in [
+        ("model_weights/.metadata", "`torch_dist`"),
+        ("model_weights/model.decoder.weight/.zarray", "`zarr`"),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.write("model/model_config.yaml", "hidden_size: 8\n");
+        sandbox.write(&format!("model/{file}"), "");
+        let ran = convert(&sandbox, &sandbox.path("model"), "out", "", 1);
+        for part in [format, "convert_*_nemo_to_hf.py", "llm.export_ckpt"] {
+            assert!(ran.stderr.contains(part), "{part} not in {}", ran.stderr);
+        }
+    }
+}
+
 fn member(files: &NemoFiles, name: &str) -> Vec<u8> {
     files.read(name).unwrap().into_owned()
 }

@@ -1,15 +1,22 @@
 //! Files that try something: every reader must refuse them with a reason, without a panic, soon, and without taking
 //! much memory. `tests/cases/hostile/make.py` makes them.
 
+#![expect(clippy::print_stdout, reason = "the counts are what a long run is for")]
+
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use ptune::inspect::{Options, inspect};
 use ptune::sys::rng::SeededRng;
+use ptune::tensors::TensorSource;
 use ptune::tensors::nemo::NemoArchive;
 use ptune::tensors::nemo_files::NemoFiles;
+use ptune::tensors::safetensors::SafetensorsFile;
 use ptune::tensors::torch::{self, TorchFile};
 use ptune::tokenize::Tokenizer;
+
+use crate::counting::peak;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/hostile")
@@ -107,7 +114,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
             path.extension()
-                .is_some_and(|end| end == "pt" || end == "nemo")
+                .is_some_and(|end| end == "pt" || end == "nemo" || end == "ckpt")
         })
         .collect();
     for name in [
@@ -196,7 +203,21 @@ fn read_all(path: &Path) {
     };
     let _ = inspect(path, everything);
     match path.extension().unwrap().to_str().unwrap() {
-        "pt" => drop(torch::read_file(path)),
+        "pt" | "ckpt" => {
+            drop(torch::read_file(path));
+            if let Ok(file) = TorchFile::open(path) {
+                for name in file.names() {
+                    drop(file.load(&name, &Device::Cpu));
+                }
+            }
+        }
+        "safetensors" => {
+            if let Ok(file) = SafetensorsFile::open(path) {
+                for name in file.names() {
+                    drop(file.load(&name, &Device::Cpu));
+                }
+            }
+        }
         "nemo" => {
             let _ = NemoArchive::open(path);
             if let Ok(files) = NemoFiles::open(path) {
@@ -215,15 +236,29 @@ fn read_all(path: &Path) {
     }
 }
 
-/// Every reader on files that were changed anywhere. `PTUNE_FUZZ_SECONDS` makes it go on, with a limit on memory set by
-/// `ulimit -v` for what it may take.
+/// What reading a file may take at one time: its size so many times, and as much besides (a text of the error, tables of
+/// a tokenizer). A pickle of one-byte opcodes is the worst: each may make a value of 32 bytes in a list that doubles.
+fn allowed(extension: &str, size: usize) -> usize {
+    let times = match extension {
+        "pt" | "ckpt" | "nemo" => 128,
+        _ => 64,
+    };
+    size * times + (4 << 20)
+}
+
+/// Every reader on files that were changed anywhere: no panic, and no more memory than [`allowed`]. `PTUNE_FUZZ_SECONDS`
+/// makes it go on, `PTUNE_FUZZ_KIND` (`ckpt`, `json`, `model`, `nemo`, `pt`, `safetensors`) with files of one kind.
 #[test]
 fn files_that_were_changed_anywhere_never_panic() {
     let seconds = ptune::sys::env_vars::get("PTUNE_FUZZ_SECONDS");
     let seconds: Option<u64> = seconds.map(|text| text.parse().unwrap());
     let started = std::time::Instant::now();
     let folder = tempfile::tempdir().unwrap();
-    let seeds = seeds();
+    let mut seeds = seeds();
+    if let Some(kind) = ptune::sys::env_vars::get("PTUNE_FUZZ_KIND") {
+        seeds.retain(|(extension, _)| *extension == kind);
+    }
+    let (mut files, mut most) = (0_u64, 0.0_f64);
     let mut rng = SeededRng::new(seconds.unwrap_or(0), 1);
     for round in 0_u64.. {
         let is_done = match seconds {
@@ -235,7 +270,7 @@ fn files_that_were_changed_anywhere_never_panic() {
         }
         for (extension, bytes) in &seeds {
             let mut bytes = match extension.as_str() {
-                "pt" if round % 2 == 0 => {
+                "pt" | "ckpt" if round % 2 == 0 => {
                     change_pickle(bytes, &mut rng).unwrap_or_else(|| bytes.clone())
                 }
                 _ => {
@@ -249,12 +284,23 @@ fn files_that_were_changed_anywhere_never_panic() {
             }
             let path = folder.path().join(format!("tokenizer.{extension}"));
             fs_err::write(&path, &bytes).unwrap();
-            let outcome = std::panic::catch_unwind(|| read_all(&path));
-            if outcome.is_err() {
-                let kept = std::env::temp_dir().join(format!("ptune-panics.{extension}"));
-                fs_err::write(&kept, &bytes).unwrap();
-                panic!("reading {} panics", kept.display());
-            }
+            let outcome = std::panic::catch_unwind(|| peak(|| read_all(&path)).1);
+            files += 1;
+            let allowed = allowed(extension, bytes.len());
+            let fault = match outcome {
+                Err(_) => "panics".to_owned(),
+                Ok(taken) if taken > allowed => format!("takes {taken} bytes"),
+                Ok(taken) => {
+                    most = most.max(taken as f64 / allowed as f64);
+                    continue;
+                }
+            };
+            let kept = std::env::temp_dir().join(format!("ptune-panics.{extension}"));
+            fs_err::write(&kept, &bytes).unwrap();
+            panic!("reading {} {fault}", kept.display());
         }
+    }
+    if seconds.is_some() {
+        println!("{files} files; at most {most:.2} of what is allowed");
     }
 }

@@ -22,6 +22,8 @@ mod shipped_configs;
 mod sweeps;
 
 #[cfg(feature = "worker")]
+mod counting;
+#[cfg(feature = "worker")]
 mod dry_run;
 #[cfg(feature = "worker")]
 mod generate;

@@ -40,11 +40,13 @@ pub enum Object {
     /// A dict or an OrderedDict.
     Dict(Vec<(Value, Value)>),
     /// A storage by its persistent id.
-    Storage(StorageRef),
+    Storage(Box<StorageRef>),
     /// A tensor over a storage.
-    Tensor(TensorRef),
+    Tensor(Box<TensorRef>),
     /// A buffer of bytes (`io.BytesIO`), filled by its state.
     Buffer(Value),
+    /// What an inert class would have made; whatever is put into it is let go.
+    Opaque,
 }
 
 /// Classes and functions that a state dict may name.
@@ -72,6 +74,10 @@ pub enum Global {
     ByteArray,
     /// `io.BytesIO`, which Transformer Engine leaves in state dicts.
     BytesIo,
+    /// `collections.defaultdict`
+    DefaultDict,
+    /// A class that stands beside the weights in training checkpoints: see [`is_inert`].
+    Inert,
 }
 
 /// Element types of storages.
@@ -184,15 +190,79 @@ fn global(module: &str, name: &str) -> Result<Global, TorchError> {
         ("__builtin__" | "builtins", "bytearray") => Some(Global::ByteArray),
         ("_codecs", "encode") => Some(Global::Encode),
         ("_io" | "io", "BytesIO") => Some(Global::BytesIo),
+        ("collections", "defaultdict") => Some(Global::DefaultDict),
         (
             "torch",
             "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32" | "int16" | "int8"
             | "uint8" | "bool",
         ) => Some(Global::Dtype),
-        ("torch" | "torch.storage", name) => element(name).map(Global::Storage),
+        ("torch" | "torch.storage", name) if element(name).is_some() => {
+            element(name).map(Global::Storage)
+        }
+        _ if is_inert(module, name) => Some(Global::Inert),
         _ => None,
     };
     found.ok_or_else(|| TorchError::ForbiddenGlobal(format!("{module}.{name}")))
+}
+
+/// Packages whose objects a training leaves in its checkpoints.
+const INERT_PACKAGES: &[&str] = &[
+    "apex",
+    "lightning",
+    "lightning_fabric",
+    "megatron",
+    "nemo",
+    "omegaconf",
+    "pytorch_lightning",
+    "transformer_engine",
+    "typing",
+];
+
+/// Whether a global stands for something beside the weights: hyperparameters, callbacks, loops, a generator's state.
+/// Nothing is ever made or called of it: calling it gives [`Object::Opaque`], in which nothing is looked for.
+fn is_inert(module: &str, name: &str) -> bool {
+    let package = module.split('.').next().unwrap_or(module);
+    if INERT_PACKAGES.contains(&package) {
+        return true;
+    }
+    match module {
+        "__builtin__" | "builtins" => matches!(
+            name,
+            "dict"
+                | "list"
+                | "tuple"
+                | "int"
+                | "long"
+                | "float"
+                | "complex"
+                | "bool"
+                | "str"
+                | "unicode"
+                | "bytes"
+                | "object"
+                | "type"
+                | "slice"
+                | "range"
+                | "xrange"
+                | "NoneType"
+        ),
+        "types" => name == "NoneType",
+        "collections" => matches!(name, "Counter" | "deque"),
+        "_operator" | "operator" => name == "getitem", // `typing.Optional[int]` is written as a call of it
+        "pathlib" | "pathlib._local" => name.ends_with("Path"),
+        "datetime" => matches!(
+            name,
+            "datetime" | "date" | "time" | "timedelta" | "timezone"
+        ),
+        "argparse" => name == "Namespace",
+        "enum" => matches!(name, "Enum" | "IntEnum"),
+        "numpy" => matches!(name, "dtype" | "ndarray"),
+        "numpy.core.multiarray" | "numpy._core.multiarray" => {
+            matches!(name, "scalar" | "_reconstruct")
+        }
+        "torch.torch_version" => name == "TorchVersion",
+        _ => false,
+    }
 }
 
 /// Runs the pickle in `bytes` and returns what it describes.
@@ -478,6 +548,14 @@ impl<'a> Machine<'a> {
                 }
                 b'Q' => self.persistent_load()?,
                 b'R' | 0x81 => self.reduce()?,
+                0x92 => {
+                    // NEWOBJ_EX: with arguments by name, which nothing that is made here has.
+                    let (_, _, class) = (self.pop()?, self.pop()?, self.pop()?);
+                    if class != Value::Global(Global::Inert) {
+                        return Err(self.broken("a call has arguments by name"));
+                    }
+                    self.push_object(Object::Opaque);
+                }
                 b'b' => self.build()?,
                 other => {
                     return Err(
@@ -520,6 +598,7 @@ impl<'a> Machine<'a> {
                 }
                 Ok(())
             }
+            _ if self.object(top) == Some(&Object::Opaque) => Ok(()),
             _ => Err(self.broken("entries are added to something that is no dict")),
         }
     }
@@ -533,6 +612,7 @@ impl<'a> Machine<'a> {
                 }
                 Ok(())
             }
+            _ if self.object(top) == Some(&Object::Opaque) => Ok(()),
             _ => Err(self.broken("items are added to something that is no list")),
         }
     }
@@ -567,12 +647,18 @@ impl<'a> Machine<'a> {
             key: key.to_owned(),
             count,
         };
-        self.push_object(Object::Storage(storage));
+        self.push_object(Object::Storage(Box::new(storage)));
         Ok(())
     }
 
     fn reduce(&mut self) -> Result<(), TorchError> {
         let (arguments, callable) = (self.pop()?, self.pop()?);
+        if callable == Value::Global(Global::Inert)
+            || self.object(callable) == Some(&Object::Opaque)
+        {
+            self.push_object(Object::Opaque);
+            return Ok(());
+        }
         let Value::Global(callable) = callable else {
             return Err(self.broken("a call has another form"));
         };
@@ -584,17 +670,18 @@ impl<'a> Machine<'a> {
         match (callable, arguments.as_slice()) {
             (Global::OrderedDict, []) => self.push_object(Object::Dict(vec![])),
             (Global::OrderedDict, &[items]) => self.ordered_dict(items)?,
+            (Global::DefaultDict, _) => self.push_object(Object::Dict(vec![])),
             (Global::RebuildTensor, &[storage, Value::Integer(offset), shape, strides, ..]) => {
                 let Some(Object::Storage(storage)) = self.object(storage) else {
                     return Err(self.broken("a tensor has no storage"));
                 };
                 let tensor = TensorRef {
-                    storage: storage.clone(),
+                    storage: (**storage).clone(),
                     offset: self.size(Value::Integer(offset))?,
                     shape: self.sizes(shape)?,
                     strides: self.sizes(strides)?,
                 };
-                self.push_object(Object::Tensor(tensor));
+                self.push_object(Object::Tensor(Box::new(tensor)));
             }
             (Global::RebuildParameter, &[tensor, ..])
                 if matches!(self.object(tensor), Some(Object::Tensor(_))) =>
@@ -693,6 +780,38 @@ mod tests {
             matches!(&error, TorchError::ForbiddenGlobal(name) if name == "posix.system"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_class_beside_the_weights_is_never_made_and_a_function_beside_it_is_refused() {
+        // {"h": DictConfig(…) with items and a state, "x": 1}
+        let pickle = load(
+            b"\x80\x02}(X\x01\x00\x00\x00hcomegaconf.dictconfig\nDictConfig\n)\x81(K\x01K\x02uK\x03a}b\
+              X\x01\x00\x00\x00xK\x01u.",
+        )
+        .unwrap();
+        let Some(Object::Dict(entries)) = pickle.object(pickle.root) else {
+            panic!("no dict")
+        };
+        assert_eq!(pickle.object(entries[0].1), Some(&Object::Opaque));
+        assert_eq!(entries[1].1, Value::Integer(1));
+        for name in [
+            "builtins\ngetattr",
+            "builtins\n__import__",
+            "operator\nattrgetter",
+            "numpy\nload",
+            "omegaconfig\nDictConfig",
+            "torch\nload",
+            "os\npath",
+        ] {
+            let bytes = format!("c{name}\n.").into_bytes();
+            let error = load(&[&b"\x80\x02"[..], &bytes].concat()).unwrap_err();
+            let expected = name.replace('\n', ".");
+            assert!(
+                matches!(&error, TorchError::ForbiddenGlobal(name) if *name == expected),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl<'a> Conversion<'a> {
                 }
                 StateValue::Dict(dict)
             }
-            Object::Storage(_) => StateValue::Null,
+            Object::Storage(_) | Object::Opaque => StateValue::Null,
             Object::Tensor(tensor) => StateValue::Tensor(self.tensor(value, tensor)?),
         })
     }
@@ -529,7 +529,7 @@ impl Walk<'_> {
                 if View::check(tensor, entry.range.len())?.bytes > self.limit {
                     return Err(too_much());
                 }
-                self.tensors.insert(name.to_owned(), tensor.clone());
+                self.tensors.insert(name.to_owned(), (**tensor).clone());
             }
             _ => {}
         }
@@ -748,6 +748,28 @@ mod tests {
             missing.to_string().contains("no tensor `wieght`"),
             "{missing}"
         );
+    }
+
+    #[test]
+    fn a_checkpoint_of_lightning_gives_its_weights_and_lets_its_hyperparameters_go() {
+        let weights = TorchFile::open(&case("lightning.ckpt")).unwrap();
+        assert_eq!(weights.names().len(), 28);
+        let table = weights
+            .load(
+                "model.language_model.embedding.word_embeddings.weight",
+                &Device::Cpu,
+            )
+            .unwrap();
+        assert_eq!(table.dims(), [32, 8]);
+        let state = read_file(&case("lightning.ckpt")).unwrap();
+        let hyper = state.get("hyper_parameters").unwrap().get("cfg");
+        assert!(matches!(hyper, Some(StateValue::Null)), "{hyper:?}");
+        assert!(matches!(
+            state.get("global_step"),
+            Some(StateValue::Integer(2))
+        ));
+        let moments = state.get("optimizer_states");
+        assert!(matches!(moments, Some(StateValue::List(items)) if items.len() == 1));
     }
 
     #[test]
