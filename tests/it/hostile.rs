@@ -1,8 +1,6 @@
 //! Files that try something: every reader must refuse them with a reason, without a panic, soon, and without taking
 //! much memory. `tests/cases/hostile/make.py` makes them.
 
-#![expect(clippy::print_stdout, reason = "the counts are what a long run is for")]
-
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
