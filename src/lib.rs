@@ -27,6 +27,7 @@ pub mod yaml;
 // Layer 4a: the launcher.
 pub mod launch;
 pub mod prepare;
+pub mod report;
 pub mod stages;
 
 pub mod application;

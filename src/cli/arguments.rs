@@ -10,6 +10,7 @@ use super::generate::GenerateArguments;
 use super::inspect::InspectArguments;
 #[cfg(feature = "worker")]
 use super::prompts::{ExportArguments, ImportArguments, PromptArguments};
+use super::report::ReportArguments;
 
 /// The commands of ptune. Without one of them ptune is the launcher, which [`super::launch`] reads as Hydra would.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ pub(super) enum Verb {
     Logs(LogsArguments),
     /// Ask a job to end; one that trains saves first
     Cancel(FolderArguments),
+    /// Make report.html of a run again
+    Report(ReportArguments),
     /// Answer questions with a tuned prompt
     #[cfg(feature = "worker")]
     Generate(GenerateArguments),

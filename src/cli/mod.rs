@@ -17,6 +17,7 @@ mod launch;
 mod log;
 #[cfg(feature = "worker")]
 mod prompts;
+mod report;
 mod worker;
 
 use std::io::{IsTerminal, Write};
@@ -93,6 +94,7 @@ fn run(verb: &Verb) -> anyhow::Result<i32> {
         Verb::Status(status) => jobs::status(status),
         Verb::Logs(logs) => jobs::logs(logs),
         Verb::Cancel(cancel) => jobs::cancel(cancel),
+        Verb::Report(arguments) => report::report(arguments),
         #[cfg(feature = "worker")]
         Verb::Export(export) => prompts::export(export),
         #[cfg(feature = "worker")]

@@ -140,6 +140,7 @@ pub(super) fn run(section: &Evaluation) -> Result<i32> {
     let mut text = serde_json::to_string_pretty(&metrics)?;
     text.push('\n');
     atomic_file::write(&metrics_path, text)?;
+    report::page(&plan.log_dir);
     report::evaluation(&scores, baseline.as_ref(), &plan, &metrics_path);
     Ok(0)
 }

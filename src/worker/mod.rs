@@ -11,6 +11,7 @@ mod frozen_model;
 pub mod generation;
 mod memory;
 pub mod preflight;
+mod prompt_health;
 mod prompt_learning;
 mod report;
 mod tasks;

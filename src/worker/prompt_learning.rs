@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 
 use super::devices::{self, Role};
 use super::frozen_model::FrozenModel;
+use super::prompt_health;
 use super::report;
 use super::tasks;
 use crate::data::dataset::Dataset;
@@ -155,11 +156,16 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         return Ok(EXIT_STOPPED);
     }
 
+    let table = prompts.table()?;
     save(
         section,
-        &prompts.table()?,
+        &table,
         matches!(frozen.model, LanguageModel::T5(_)),
     )?;
+    if let Err(error) = prompt_health::write(&log_dir, &table, &frozen) {
+        tracing::warn!("the virtual tokens could not be compared with the vocabulary: {error:#}");
+    }
+    report::page(&log_dir);
     report::training(section, &outcome, started.elapsed());
     Ok(0)
 }

@@ -27,6 +27,14 @@ pub(super) fn dataset(what: &str, dataset: &Dataset) {
     }
 }
 
+/// `report.html` of the results in `folder`. A job that has done its work does not fail for want of it.
+pub(super) fn page(folder: &Path) {
+    match crate::report::write(folder) {
+        Ok(path) => tracing::info!("report: {}", path.display()),
+        Err(error) => tracing::warn!("the report could not be made: {error:#}"),
+    }
+}
+
 /// The end of a training: where things are and what to type next.
 pub(super) fn training(section: &PromptLearning, outcome: &FitOutcome, elapsed: Duration) {
     let memory = devices::peak_memory_bytes().map_or(String::new(), |bytes| {

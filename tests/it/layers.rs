@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("schema", &["config", "diag"]),
     ("launch", &["schema", "config", "sys", "diag"]),
     ("prepare", &["schema", "sys", "diag"]),
+    ("report", &["sys", "diag"]),
     (
         "stages",
         &["launch", "prepare", "schema", "config", "sys", "diag"],
@@ -53,6 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tensors",
             "quickstart",
             "prepare",
+            "report",
             "schema",
             "config",
             "yaml",
@@ -68,6 +70,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "stages",
             "launch",
             "prepare",
+            "report",
             "schema",
             "config",
             "yaml",

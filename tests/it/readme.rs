@@ -125,6 +125,9 @@ fn every_ptune_command_of_the_readme_runs_as_it_is_written() {
         "prompt_learning_squad/results/metrics.jsonl",
         "squad_eval/results/predictions.jsonl",
         "squad_eval/results/metrics.json",
+        "squad_eval/results/report.html",
+        "prompt_learning_squad/results/report.html",
+        "prompt_learning_squad/results/prompts.json",
         "zero_shot/results/metrics.json",
     ] {
         assert!(
