@@ -61,6 +61,8 @@ pub struct SelfAttention {
     pub layout: HeadLayout,
     /// Whether `x` is part of the result; without it the caller adds up (parallel sub-layers).
     pub residual: bool,
+    /// Whether the backward computes the projections again instead of keeping them.
+    pub recompute: bool,
 }
 
 /// Attention of a decoder over an encoder's output.
@@ -76,6 +78,8 @@ pub struct CrossAttention {
     pub output: FrozenLinear,
     /// Sizes and rules; causal only where the queries are the last positions of the memory's rows.
     pub layout: HeadLayout,
+    /// Whether the backward computes the projections again instead of keeping them.
+    pub recompute: bool,
 }
 
 /// Rotations of the queries and of the keys of a cross-attention.
@@ -114,7 +118,7 @@ impl SelfAttention {
                 block: self.clone(),
                 rows: rows.clone(),
                 positions: positions.clone(),
-                keep: x.track_op(),
+                keep: x.track_op() && !self.recompute,
                 saved: Mutex::new(None),
             }),
         }
@@ -139,6 +143,7 @@ impl SelfAttention {
                 key_value,
                 output: self.output.clone(),
                 layout: self.layout,
+                recompute: self.recompute,
             }))
     }
 
@@ -199,7 +204,7 @@ impl CrossAttention {
                 rows: rows.clone(),
                 memory_rows: memory_rows.clone(),
                 turns,
-                keep: x.track_op() || memory.track_op(),
+                keep: (x.track_op() || memory.track_op()) && !self.recompute,
                 saved: Mutex::new(None),
             },
         )

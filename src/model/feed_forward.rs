@@ -29,6 +29,8 @@ pub struct FeedForward {
     pub gated: bool,
     /// Whether `x` is part of the result; without it the caller adds up (parallel sub-layers).
     pub residual: bool,
+    /// Whether the backward computes what enters the activation again instead of keeping it.
+    pub recompute: bool,
 }
 
 impl FeedForward {
@@ -52,7 +54,7 @@ impl FeedForward {
             }
             Engine::Fused => x.contiguous()?.apply_op1(FeedForwardOp {
                 block: self.clone(),
-                keep: x.track_op(),
+                keep: x.track_op() && !self.recompute,
                 saved: Mutex::new(None),
             }),
         }

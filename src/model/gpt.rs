@@ -83,6 +83,7 @@ impl Gpt {
                         causal: true,
                     },
                     residual: true,
+                    recompute: false,
                 },
                 feed_forward: FeedForward {
                     norm: norm(&format!("{number}.feed_forward.norm"))?,
@@ -91,6 +92,7 @@ impl Gpt {
                     activation: config.activation,
                     gated: config.gated,
                     residual: !config.parallel_residual,
+                    recompute: false,
                 },
                 parallel: config.parallel_residual,
             })
@@ -217,6 +219,17 @@ impl Gpt {
             self.config.max_positions
         );
         Ok(())
+    }
+
+    /// Chooses the layers, by number, whose backward computes again what it needs.
+    pub(crate) fn recompute(&mut self, layers: &dyn Fn(usize) -> bool) {
+        for (number, layer) in self.layers.iter_mut().enumerate() {
+            layer.attention.recompute = layers(number);
+            layer.feed_forward.recompute = layers(number);
+        }
+        if let Some(last) = &mut self.last {
+            last.recompute = layers(self.layers.len() - 1);
+        }
     }
 
     /// Device of the weights.

@@ -276,6 +276,19 @@ impl T5 {
         }
     }
 
+    /// Chooses the layers of both stacks, by number, whose backward computes again what it needs.
+    pub(crate) fn recompute(&mut self, layers: &dyn Fn(usize) -> bool) {
+        for (number, layer) in self.encoder.layers.iter_mut().enumerate() {
+            layer.attention.recompute = layers(number);
+            layer.feed_forward.recompute = layers(number);
+        }
+        for (number, layer) in self.decoder.layers.iter_mut().enumerate() {
+            layer.attention.recompute = layers(number);
+            layer.cross_attention.recompute = layers(number);
+            layer.feed_forward.recompute = layers(number);
+        }
+    }
+
     /// Device of the weights.
     pub fn device(&self) -> &Device {
         self.tokens.device()
@@ -356,6 +369,7 @@ impl Parts<'_> {
             output: self.linear(&path("output"))?,
             layout: self.layout(causal),
             residual: true,
+            recompute: false,
         })
     }
 
@@ -367,6 +381,7 @@ impl Parts<'_> {
             key_value: self.linear(&path("key_value"))?,
             output: self.linear(&path("output"))?,
             layout: self.layout(false),
+            recompute: false,
         })
     }
 
@@ -379,6 +394,7 @@ impl Parts<'_> {
             activation: self.stack.activation,
             gated: self.stack.gated,
             residual: true,
+            recompute: false,
         })
     }
 }

@@ -282,6 +282,21 @@ impl PromptLearningModel {
             .unwrap_or(self.sequence_parallel)
     }
 
+    /// Layers of each stack whose activations are computed again in the backward, out of `layers`: all of them for
+    /// `uniform`, the first ones for `block`. `selective` asks for what is done in any case.
+    pub fn recomputed_layers(&self, layers: usize) -> usize {
+        if self.activations_checkpoint_granularity.as_deref() != Some("full") {
+            return 0;
+        }
+        match self.activations_checkpoint_method.as_deref() {
+            Some("block") => self
+                .activations_checkpoint_num_layers
+                .unwrap_or(1)
+                .min(layers),
+            _ => layers,
+        }
+    }
+
     /// Micro batches of one optimiser step when `data_parallel_size` ranks share it.
     pub fn micro_batches(&self, data_parallel_size: usize) -> usize {
         (self.global_batch_size / (self.micro_batch_size * data_parallel_size).max(1)).max(1)

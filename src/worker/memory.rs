@@ -62,10 +62,12 @@ pub(super) struct MicroBatch {
 }
 
 /// The estimate for a model of `parameters` numbers, held in bf16 where `in_bf16`, with `trained` others that are tuned.
+/// `recomputed` layers of each stack keep nothing but their inputs.
 pub(super) fn estimate(
     config: &ModelConfig,
     parameters: u64,
     in_bf16: bool,
+    recomputed: usize,
     trained: u64,
     batch: MicroBatch,
 ) -> Memory {
@@ -76,23 +78,31 @@ pub(super) fn estimate(
             let query = gpt.heads * gpt.head_size;
             let key = gpt.key_value_heads * gpt.head_size;
             let layer = 2 * gpt.hidden_size + query + 2 * key + gpt.heads + inner;
-            n * (gpt.layers * layer + gpt.feed_forward_size + 3 * gpt.hidden_size) as u64
+            let recomputed = recomputed.min(gpt.layers);
+            let kept = (gpt.layers - recomputed) * layer
+                + recomputed * 2 * gpt.hidden_size
+                + usize::from(recomputed > 0) * layer;
+            n * (kept + gpt.feed_forward_size + 3 * gpt.hidden_size) as u64
                 + LOGIT_BLOCK.min(n) * gpt.vocab_size as u64
         }
         ModelConfig::T5(t5) => {
             let hidden = t5.hidden_size;
-            let layer = |stack: &StackConfig| {
+            let layers = |stack: &StackConfig| {
                 let inner = stack.feed_forward_size * (1 + usize::from(stack.gated));
-                2 * hidden + 3 * stack.heads * stack.head_size + stack.heads + inner
+                let layer = 2 * hidden + 3 * stack.heads * stack.head_size + stack.heads + inner;
+                let recomputed = recomputed.min(stack.layers);
+                (stack.layers - recomputed) * layer
+                    + recomputed * 2 * hidden
+                    + usize::from(recomputed > 0) * layer
             };
             let (encoder, decoder) = (&t5.encoder, &t5.decoder);
             let width = decoder.heads * decoder.head_size;
             let cross = hidden + width + decoder.heads;
-            n * (encoder.layers * layer(encoder)
-                + 2 * decoder.layers * width
+            n * (layers(encoder)
+                + 2 * (decoder.layers - recomputed.min(decoder.layers)) * width
                 + encoder.feed_forward_size
                 + 3 * hidden) as u64
-                + m * (decoder.layers * (layer(decoder) + cross)) as u64
+                + m * (layers(decoder) + decoder.layers * cross) as u64
                 + LOGIT_BLOCK.min(m) * t5.vocab_size as u64
         }
     };

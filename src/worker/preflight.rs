@@ -499,6 +499,7 @@ fn memory_line(section: &PromptLearning, outline: &Outline, train: &Dataset) -> 
         &outline.config,
         outline.parameters,
         section.trainer.precision == Precision::BFloat16,
+        model.recomputed_layers(usize::MAX),
         trained(model, hidden),
         MicroBatch {
             positions: (micro * row) as u64,

@@ -56,12 +56,14 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     // Everything that can be wrong with templates and rows is said before a weight is used.
     let templates = TaskTemplate::parse_all(&model_section.task_templates)?;
     let device = devices::device(section.trainer.accelerator)?;
-    let frozen = FrozenModel::load(
+    let mut frozen = FrozenModel::load(
         &model_section.language_model_path,
         model_section.tokenizer_path.as_deref(),
         devices::dtype(section.trainer.precision, &device),
         &device,
     )?;
+    let recomputed = model_section.recomputed_layers(usize::MAX);
+    frozen.model.recompute(|layer| layer < recomputed);
     let load = |paths: &[std::path::PathBuf], what: &str| -> Result<Dataset> {
         let options =
             tasks::dataset_options(&frozen.row_facts(), &model_section.data, Purpose::Learn);

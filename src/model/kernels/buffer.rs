@@ -1,14 +1,64 @@
 //! Buffers that are used again: fresh pages from the kernel cost as much as the arithmetic that fills them.
 
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
 
-/// Buffers given back, waiting for the next of about their size.
-static POOL: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
-/// More than this many buffers are not kept.
-const KEPT_BUFFERS: usize = 256;
+/// Buffers given back, and how much there is in all.
+struct Pool {
+    /// Waiting for the next of about their size, the longest waiting first.
+    idle: VecDeque<Vec<f32>>,
+    /// Numbers of those.
+    idle_numbers: usize,
+    /// Numbers of buffers that are lent.
+    used_numbers: usize,
+    /// The most that were ever lent at a time.
+    most_used: usize,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 /// Buffers below this many numbers are left to the allocator.
 const SMALLEST_KEPT: usize = 4096;
+
+impl Pool {
+    const fn new() -> Self {
+        Self {
+            idle: VecDeque::new(),
+            idle_numbers: 0,
+            used_numbers: 0,
+            most_used: 0,
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Option<Vec<f32>> {
+        // The smallest that fits, and not one that would waste more than half.
+        let best = (0..self.idle.len())
+            .filter(|&i| self.idle[i].capacity() >= length && self.idle[i].capacity() / 2 <= length)
+            .min_by_key(|&i| self.idle[i].capacity());
+        let found = best.and_then(|best| self.idle.remove(best));
+        let lent = found.as_ref().map_or(length, Vec::capacity);
+        self.idle_numbers -= found.as_ref().map_or(0, Vec::capacity);
+        self.used_numbers += lent;
+        self.most_used = self.most_used.max(self.used_numbers);
+        if found.is_none() {
+            // Rows of other lengths need buffers of other sizes: what waits makes room for them, so that all together
+            // stay at what was needed at one time.
+            while self.used_numbers + self.idle_numbers > self.most_used {
+                let Some(oldest) = self.idle.pop_front() else {
+                    break;
+                };
+                self.idle_numbers -= oldest.capacity();
+            }
+        }
+        found
+    }
+
+    fn give_back(&mut self, numbers: Vec<f32>) {
+        self.used_numbers = self.used_numbers.saturating_sub(numbers.capacity());
+        self.idle_numbers += numbers.capacity();
+        self.idle.push_back(numbers);
+    }
+}
 
 /// Numbers whose memory goes back to a pool when dropped.
 #[derive(Debug)]
@@ -19,16 +69,11 @@ impl Buffer {
     pub(crate) fn dirty(length: usize) -> Self {
         if length >= SMALLEST_KEPT
             && let Ok(mut pool) = POOL.lock()
+            && let Some(mut numbers) = pool.take(length)
         {
-            // The smallest that fits, and not one that would waste more than half.
-            let best = (0..pool.len())
-                .filter(|&i| pool[i].capacity() >= length && pool[i].capacity() / 2 <= length)
-                .min_by_key(|&i| pool[i].capacity());
-            if let Some(best) = best {
-                let mut numbers = pool.swap_remove(best);
-                numbers.resize(length, 0.0);
-                return Self(numbers);
-            }
+            drop(pool);
+            numbers.resize(length, 0.0);
+            return Self(numbers);
         }
         Self(vec![0.0; length])
     }
@@ -58,9 +103,8 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if self.0.capacity() >= SMALLEST_KEPT
             && let Ok(mut pool) = POOL.lock()
-            && pool.len() < KEPT_BUFFERS
         {
-            pool.push(std::mem::take(&mut self.0));
+            pool.give_back(std::mem::take(&mut self.0));
         }
     }
 }
@@ -68,7 +112,9 @@ impl Drop for Buffer {
 /// Gives every pooled buffer back to the allocator.
 pub(crate) fn release_all() {
     if let Ok(mut pool) = POOL.lock() {
-        pool.clear();
+        pool.idle.clear();
+        pool.idle_numbers = 0;
+        pool.most_used = pool.used_numbers;
     }
 }
 
@@ -85,5 +131,22 @@ mod tests {
         assert_eq!(second.len(), 9_000);
         assert!(second.iter().all(|&x| x == 0.0));
         release_all();
+    }
+
+    #[test]
+    fn batches_of_other_lengths_keep_no_more_than_the_largest_needed() {
+        let mut pool = Pool::new();
+        for length in [10_000, 31_000, 12_000, 50_000, 9_000, 47_000, 20_000] {
+            let lent: Vec<Vec<f32>> = [length, 3 * length, 4 * length]
+                .into_iter()
+                .map(|length| pool.take(length).unwrap_or_else(|| vec![0.0; length]))
+                .collect();
+            for numbers in lent {
+                pool.give_back(numbers);
+            }
+            assert!(pool.used_numbers == 0 && pool.idle_numbers <= pool.most_used);
+            assert!(pool.most_used <= 8 * 50_000 * 2);
+        }
+        assert!(pool.take(20_000).is_some(), "the last batch's buffers wait");
     }
 }
