@@ -56,14 +56,14 @@ pub(super) enum Verb {
 
 #[derive(Debug, Args)]
 pub(super) struct FolderArguments {
-    /// Results folder of the job; below ./results where it is not given
+    /// Results folder, or one above several; without it the last launch and what lies below ./results
     #[arg(value_name = "FOLDER")]
     pub(super) folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArguments {
-    /// Results folder of the job; the newest below ./results where it is not given
+    /// Results folder, or one above several; without it the last launch or what lies below ./results
     #[arg(value_name = "FOLDER")]
     pub(super) folder: Option<PathBuf>,
     /// Go on until the job ends

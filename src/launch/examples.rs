@@ -197,6 +197,9 @@ fn a_bcp_script_has_the_originals_bcprun_line_and_keeps_the_exit_status() {
 
 # A group that fails ends the job; `tee` must not hide its exit status.
 set -eo pipefail
+# A signal is for the tasks, which save: this shell waits for them, and the log is kept to the end.
+trap : INT TERM USR1
+tee() { trap '' INT TERM USR1; command tee "$@"; }
 
 # setup
 export A=1

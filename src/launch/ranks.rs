@@ -61,7 +61,11 @@ pub fn run(count: usize, command: &[String], log: Option<&Path>, grace: Duration
                     return Err(error);
                 }
             };
-            let tag = (count > 1).then(|| format!("[{rank}] ")).unwrap_or_default();
+            let tag = if count > 1 {
+                format!("[{rank}] ")
+            } else {
+                String::new()
+            };
             if let Some(pipe) = child.stdout.take() {
                 readers.spawn(copy(pipe, output.clone(), tag.clone(), Stream::Output));
             }

@@ -38,6 +38,18 @@ pub struct JobManifest {
     /// How a job on this machine ended.
     #[serde(default)]
     pub exit_status: Option<i32>,
+    /// Whether the kernel killed a process for memory while a job that was killed ran.
+    #[serde(default)]
+    pub out_of_memory: bool,
+    /// The machine that `process` and `launcher` are on.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// When `process` started, which tells it from a later one with its number.
+    #[serde(default)]
+    pub process_started: Option<u64>,
+    /// The launcher that runs the stages of a chain here one after another, and when it started.
+    #[serde(default)]
+    pub launcher: Option<(u32, u64)>,
 }
 
 impl JobManifest {

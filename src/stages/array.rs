@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
 
-use super::hand_over::{Launched, Progress, write_folder, write_manifest};
+use super::hand_over::{Launched, Progress, remember, write_folder, write_manifest};
 use super::{Plan, Settings, check_inputs};
 use crate::diag::Diagnostic;
 use crate::launch::slurm::array;
@@ -82,6 +82,8 @@ pub fn launch_array(
     }
     if !how.dry_run {
         submit::require_slurm()?;
+        let jobs = members.iter().flat_map(|member| &member.plan.jobs);
+        remember(jobs.map(|job| job.spec.paths.folder.clone()));
     }
     let Some(first) = members.first() else {
         return Ok(0);

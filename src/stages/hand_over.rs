@@ -8,10 +8,14 @@ use indexmap::IndexMap;
 use super::plan::after;
 use super::{Plan, PlannedJob, Settings, check_inputs};
 use crate::diag::Diagnostic;
+use crate::launch::follow::recent;
 use crate::launch::quote::shell_quote;
 use crate::launch::{ClusterType, Templates, submit};
 use crate::schema::JobManifest;
-use crate::sys::{atomic_file, clock};
+use crate::sys::{atomic_file, clock, process};
+
+/// Exit status of what SIGKILL ended, as a shell shows it.
+const KILLED: i32 = 137;
 
 /// How a launch is done.
 #[derive(Clone, Debug)]
@@ -56,6 +60,7 @@ pub fn launch(
         }
         return Ok(0);
     }
+    remember(plan.jobs.iter().map(|job| job.spec.paths.folder.clone()));
     match cluster_type {
         ClusterType::Slurm => queue(&mut plan, settings, how, out),
         ClusterType::Bcp | ClusterType::Interactive => run_here(&plan, settings, how),
@@ -101,12 +106,18 @@ fn run_here(plan: &Plan, settings: &Settings, how: &Launched<'_>) -> Result<i32>
             job.key(),
             paths.folder.display()
         );
-        let mut process = None;
+        let mut started = None;
+        let kills_before = process::kills_for_memory();
         let status = submit::run_here(&paths.script_file(), &mut |id| {
-            process = Some(id);
+            started = Some(id);
             write_manifest(job, settings, how, &Progress::Started(id))
         })?;
-        write_manifest(job, settings, how, &Progress::Ended(process, status))?;
+        let ended = Progress::Ended {
+            process: started,
+            status,
+            out_of_memory: status == KILLED && process::kills_for_memory() > kills_before,
+        };
+        write_manifest(job, settings, how, &ended)?;
         if status != 0 {
             let rest: Vec<&str> = plan.jobs[index + 1..].iter().map(PlannedJob::key).collect();
             let not_started = if rest.is_empty() {
@@ -122,6 +133,13 @@ fn run_here(plan: &Plan, settings: &Settings, how: &Launched<'_>) -> Result<i32>
         }
     }
     Ok(0)
+}
+
+/// Notes the folders of a launch for commands that name none. Without a place for that they have to name one.
+pub(super) fn remember(folders: impl Iterator<Item = std::path::PathBuf>) {
+    if let Err(error) = recent::remember(folders.collect()) {
+        tracing::debug!("the launch is not remembered: {error:#}");
+    }
 }
 
 /// Everything in a job's folder that is there before the job runs.
@@ -148,7 +166,11 @@ pub(super) enum Progress<'a> {
     Written,
     Queued(&'a str),
     Started(u32),
-    Ended(Option<u32>, i32),
+    Ended {
+        process: Option<u32>,
+        status: i32,
+        out_of_memory: bool,
+    },
 }
 
 pub(super) fn write_manifest(
@@ -162,13 +184,17 @@ pub(super) fn write_manifest(
         Progress::Written => (None, None, None),
         Progress::Queued(id) => (Some(id), None, None),
         Progress::Started(process) => (None, Some(process), None),
-        Progress::Ended(process, status) => (None, process, Some(status)),
+        Progress::Ended {
+            process, status, ..
+        } => (None, process, Some(status)),
     };
     let log_file = match (settings.cluster.cluster_type, job_id) {
         (ClusterType::Slurm, Some(id)) => Some(paths.log_file(id, "out")),
         (ClusterType::Slurm, None) => None,
         (ClusterType::Bcp | ClusterType::Interactive, _) => job.spec.log_file.clone(),
     };
+    let own = std::process::id();
+    let runs_here = settings.cluster.cluster_type != ClusterType::Slurm && !how.dry_run;
     let manifest = JobManifest {
         ptune_version: env!("CARGO_PKG_VERSION").to_owned(),
         created: clock::timestamp(),
@@ -183,6 +209,19 @@ pub(super) fn write_manifest(
         job_id: job_id.map(str::to_owned),
         process,
         exit_status,
+        out_of_memory: matches!(
+            progress,
+            Progress::Ended {
+                out_of_memory: true,
+                ..
+            }
+        ),
+        host: runs_here.then(process::host_name).flatten(),
+        process_started: process.and_then(process::start_time),
+        launcher: runs_here
+            .then(|| process::start_time(own))
+            .flatten()
+            .map(|started| (own, started)),
     };
     let mut text = serde_json::to_string_pretty(&manifest).context("writing the job's manifest")?;
     text.push('\n');

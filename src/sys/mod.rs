@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod clock;
 pub mod env_vars;
+pub mod process;
 #[cfg(feature = "worker")]
 pub mod rng;
 pub mod shell_words;

@@ -106,7 +106,11 @@ fn rank_and_world_size() -> (usize, usize) {
         (env_vars::SLURM_PROCID, env_vars::SLURM_NTASKS),
     ]
     .into_iter()
-    .find_map(|(rank, size)| Some((number(rank)?, number(size)?)))
+    .find_map(|(rank, size)| {
+        let rank = number(rank)?;
+        // Base Command Platform may tell the one without the other, and two tasks may never both be the first.
+        Some((rank, number(size).unwrap_or(rank + 1)))
+    })
     .unwrap_or((0, 1))
 }
 

@@ -22,13 +22,10 @@ fn now() -> Duration {
 /// What `sbatch` does here: the first call leaves the time at which it was started.
 fn stand_in(clock: &Path) {
     let at = now();
-    let mut count = 1;
     if !clock.exists() {
         fs_err::write(clock, at.as_nanos().to_string()).expect("a folder to write to");
-    } else {
-        count = 2;
     }
-    println!("Submitted batch job {count}");
+    println!("Submitted batch job 1");
 }
 
 fn median(times: &mut [Duration]) -> f64 {
@@ -71,7 +68,7 @@ fn launch(folder: &Path, clock: &Path, words: &[&str]) -> Duration {
     let status = command.status().expect("ptune runs");
     assert!(status.success(), "ptune {}", words.join(" "));
     let text = fs_err::read_to_string(clock).expect("sbatch was called");
-    Duration::from_nanos(text.parse().expect("nanoseconds")) - start
+    Duration::from_nanos(text.parse().expect("nanoseconds")).saturating_sub(start)
 }
 
 fn elapsed(command: &mut Command) -> Duration {

@@ -118,6 +118,9 @@ fn the_user_guides_bcp_command_lines_write_their_scripts() {
 
 # A group that fails ends the job; `tee` must not hide its exit status.
 set -eo pipefail
+# A signal is for the tasks, which save: this shell waits for them, and the log is kept to the end.
+trap : INT TERM USR1
+tee() {{ trap '' INT TERM USR1; command tee "$@"; }}
 
 # setup
 export TRANSFORMERS_OFFLINE=0

@@ -10,6 +10,7 @@ mod config_verbs;
 #[cfg(feature = "worker")]
 mod conversion;
 mod differences;
+mod launch_follow;
 mod launch_local;
 mod launch_ranks;
 mod launch_scripts;

@@ -15,7 +15,7 @@ work=$(mktemp -d)
 cluster=$PWD/tests/slurm/cluster.sh
 "$cluster" up "$work/slurm" > /dev/null
 trap '"$cluster" down "$work/slurm"; rm -rf "$work"' EXIT
-export SLURM_CONF=$work/slurm/slurm.conf
+export SLURM_CONF=$work/slurm/slurm.conf XDG_STATE_HOME=$work/state
 cd "$work"
 
 fail() { echo "FAILED: $*"; scontrol show job "$(number 1)" 2> /dev/null || true; tail -n 50 results/*/*.{err,out} results/*/*/*.{err,out} 2> /dev/null || true; exit 1; }
