@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use anyhow::{Context, Result, anyhow};
 use tokio::process::Command;
 
+use super::ClusterType;
 #[cfg(unix)]
 use super::signals;
 use super::slurm::parse_job_id;
@@ -69,16 +70,24 @@ fn no_slurm() -> anyhow::Error {
         .into()
 }
 
-/// Whether `sbatch` can be found.
+/// Whether what takes the jobs of a cluster can be found: `sbatch`, or `bcprun`.
 ///
 /// # Errors
 /// It cannot.
-pub fn require_slurm() -> Result<()> {
+pub fn require_scheduler(cluster_type: ClusterType) -> Result<()> {
     let path = crate::sys::env_vars::get("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|folder| folder.join("sbatch").is_file()) {
-        Ok(())
-    } else {
-        Err(no_slurm())
+    let is_there =
+        |program| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    match cluster_type {
+        ClusterType::Slurm if !is_there("sbatch") => Err(no_slurm()),
+        ClusterType::Bcp if !is_there("bcprun") => Err(Diagnostic::configuration(
+            "there is no `bcprun` on this machine, and `cluster_type` is `bcp`",
+        )
+        .hint("run this inside a multi-node job of Base Command Platform")
+        .hint("or run the stages on this machine alone: cluster_type=interactive")
+        .hint("or see the scripts without running them: --dry-run")
+        .into()),
+        _ => Ok(()),
     }
 }
 

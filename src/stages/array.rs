@@ -81,7 +81,7 @@ pub fn launch_array(
         }
     }
     if !how.dry_run {
-        submit::require_slurm()?;
+        submit::require_scheduler(ClusterType::Slurm)?;
         let jobs = members.iter().flat_map(|member| &member.plan.jobs);
         remember(jobs.map(|job| job.spec.paths.folder.clone()));
     }

@@ -47,8 +47,8 @@ pub fn launch(
     for warning in &plan.warnings {
         warn(warning);
     }
-    if !how.dry_run && cluster_type == ClusterType::Slurm {
-        submit::require_slurm()?;
+    if !how.dry_run {
+        submit::require_scheduler(cluster_type)?;
     }
     for job in &plan.jobs {
         write_folder(job, settings, how)?;

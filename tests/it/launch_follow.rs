@@ -382,3 +382,21 @@ fn a_bcp_chain_ends_with_its_first_failure_and_a_redirected_launch_holds_all_out
         "{said}"
     );
 }
+
+#[test]
+fn a_machine_without_the_scheduler_says_so_before_anything_is_written() {
+    for (cluster_type, program) in [("bcp", "bcprun"), ("bcm", "sbatch")] {
+        let sandbox = Sandbox::new();
+        let job = words(&sandbox, cluster_type, "exit 0", &[]);
+        let mut command = sandbox.command(&job.iter().map(String::as_str).collect::<Vec<_>>());
+        let ran = sandbox.ran(command.env("PATH", "/nowhere").output().unwrap());
+        assert_eq!(ran.status, Some(2), "{}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains(&format!("there is no `{program}` on this machine")),
+            "{}",
+            ran.stderr
+        );
+        assert!(!sandbox.path("results").exists());
+    }
+}

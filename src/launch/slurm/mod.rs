@@ -315,8 +315,12 @@ pub fn parse_job_id(output: &str) -> Option<String> {
         let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
         (!digits.is_empty()).then_some(digits)
     };
-    if let Some((_, rest)) = output.split_once("job ") {
-        return digits(rest);
+    // A site's own remarks may stand around the answer, and speak of jobs too.
+    for words in ["Submitted batch job ", "job "] {
+        let mut found = output.match_indices(words);
+        if let Some(id) = found.find_map(|(at, _)| digits(&output[at + words.len()..])) {
+            return Some(id);
+        }
     }
     let first = output.trim().split(';').next()?;
     digits(first).filter(|id| id == first)
@@ -333,7 +337,14 @@ mod tests {
             Some("123")
         );
         assert_eq!(parse_job_id("77;c1\n").as_deref(), Some("77"));
+        assert_eq!(
+            parse_job_id("note: each job counts, as did job 9\nSubmitted batch job 77\n")
+                .as_deref(),
+            Some("77")
+        );
+        assert_eq!(parse_job_id("job accepted, job 5").as_deref(), Some("5"));
         assert_eq!(parse_job_id("sbatch: error: nope"), None);
+        assert_eq!(parse_job_id("hello"), None);
     }
 
     #[test]
