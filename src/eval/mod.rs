@@ -30,8 +30,8 @@ pub struct EvalReport {
     pub accuracy: f64,
     /// Mean of the best ROUGE-L F-measure over the references.
     pub rouge_l: f64,
-    /// BLEU of all answers together.
-    pub bleu: f64,
+    /// BLEU of all answers together; null where none has four tokens.
+    pub bleu: Option<f64>,
     /// Answers scored.
     pub count: usize,
     /// Of `exact_match`.
@@ -43,7 +43,7 @@ pub struct EvalReport {
     /// Of `rouge_l`.
     pub rouge_l_interval: [f64; 2],
     /// Of `bleu`.
-    pub bleu_interval: [f64; 2],
+    pub bleu_interval: Option<[f64; 2]>,
 }
 
 /// All scores of one answer but BLEU, 0 to 1, each against the best of its references; without references 0.
@@ -105,19 +105,22 @@ impl EvalReport {
         let (f1, f1_interval) = of(|one| one.squad.f1);
         let (accuracy, accuracy_interval) = of(|one| one.accuracy);
         let (rouge_l, rouge_l_interval) = of(|one| one.rouge_l);
+        let bleu = bleu::bleu(&counts);
         Ok(Self {
             exact_match,
             f1,
             accuracy,
             rouge_l,
-            bleu: bleu::bleu(&counts),
+            bleu,
             count: scores.len(),
             exact_match_interval,
             f1_interval,
             accuracy_interval,
             rouge_l_interval,
-            bleu_interval: bootstrap(counts.len(), seed, |chosen| {
-                bleu::bleu(chosen.iter().map(|index| &counts[*index]))
+            bleu_interval: bleu.map(|_| {
+                bootstrap(counts.len(), seed, |chosen| {
+                    bleu::bleu(chosen.iter().map(|index| &counts[*index])).unwrap_or(0.0)
+                })
             }),
         })
     }

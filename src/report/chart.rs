@@ -239,7 +239,7 @@ pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
         "0".to_owned()
-    } else if size >= 1e6 || size < 1e-3 {
+    } else if !(1e-3..1e6).contains(&size) {
         let text = format!("{value:.2e}");
         text.replace(".00e", "e").replace("0e", "e")
     } else {

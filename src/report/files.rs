@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Levels of folders that are looked into for results.
-const DEPTH: usize = 3;
+const DEPTH: usize = 5;
 
 /// What was found about a run.
 #[derive(Default)]

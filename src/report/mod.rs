@@ -186,7 +186,7 @@ fn render(files: &Files) -> Result<String> {
     .into_iter()
     .flatten()
     .collect();
-    let (prompts, vocabulary_median) = virtual_tokens(&files.prompts);
+    let (prompts, vocabulary_median) = virtual_tokens(files.prompts.as_ref());
     let page = Page {
         version: env!("CARGO_PKG_VERSION"),
         title: files.title(),
@@ -195,7 +195,7 @@ fn render(files: &Files) -> Result<String> {
         sources: files.sources.join(", "),
         tiles: tiles(files),
         score_names: SCORES.map(|(_, name)| name),
-        scores: scores(&files.scores),
+        scores: scores(files.scores.as_ref()),
         loss: loss(&points("loss"), points("val_loss")),
         charts,
         prompts,
@@ -318,8 +318,10 @@ fn tiles(files: &Files) -> Vec<Tile> {
     tiles
 }
 
-fn scores(scores: &Option<Value>) -> Vec<ScoreRow> {
-    let Some(scores) = scores else { return vec![] };
+fn scores(scores: Option<&Value>) -> Vec<ScoreRow> {
+    let Some(scores) = scores else {
+        return vec![];
+    };
     let row = |name: &str, class, scores: &Value| ScoreRow {
         name: name.to_owned(),
         class,
@@ -359,7 +361,7 @@ fn scores(scores: &Option<Value>) -> Vec<ScoreRow> {
     rows
 }
 
-fn virtual_tokens(prompts: &Option<Value>) -> (Vec<Task>, String) {
+fn virtual_tokens(prompts: Option<&Value>) -> (Vec<Task>, String) {
     let Some(prompts) = prompts else {
         return (vec![], String::new());
     };
@@ -456,6 +458,7 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fmt::Write;
 
     fn write_file(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
         let path = folder.join(name);
@@ -473,10 +476,10 @@ mod tests {
             };
             let row = json!({"step": step, "loss": loss, "lr": 1e-3, "grad_norm": 0.5, "tokens": 800,
                 "step_seconds": 0.25, "epoch": 0, "consumed_samples": 8 * step});
-            lines.push_str(&format!("{row}\n"));
+            writeln!(lines, "{row}").unwrap();
             if step % 10 == 0 {
                 let row = json!({"step": step, "val_loss": 5.0 / step as f64, "validation_seconds": 1.0, "best": true});
-                lines.push_str(&format!("{row}\n"));
+                writeln!(lines, "{row}").unwrap();
             }
         }
         // A line that a run was killed in.

@@ -65,7 +65,7 @@ pub(super) fn evaluation(
     let line = |what: &str, report: &EvalReport| {
         format!(
             "{what:<24} exact match {:5.1}   F1 {:5.1}   {} rows   (95 %: {:.1} to {:.1}, {:.1} to {:.1}; accuracy \
-             {:.1}, ROUGE-L {:.1}, BLEU {:.1})",
+             {:.1}, ROUGE-L {:.1}, BLEU {})",
             report.exact_match,
             report.f1,
             report.count,
@@ -75,7 +75,7 @@ pub(super) fn evaluation(
             report.f1_interval[1],
             report.accuracy,
             report.rouge_l,
-            report.bleu
+            report.bleu.map_or("–".into(), |bleu| format!("{bleu:.1}"))
         )
     };
     let say = |what: &str, scores: &Scores| {
