@@ -251,7 +251,7 @@ class Bench:
         archive = results / "results/megatron_t5_prompt.nemo"
         adapter = self.work / "adapter"
         subprocess.run(["rm", "-rf", str(adapter)], check=True)
-        run([self.arguments.ptune, "export", "--to", "peft", str(archive), str(adapter)], self.work / "export.log")
+        run([self.arguments.ptune, "export", "--to", "peft", "--output", str(adapter), str(archive)], self.work / "export.log")
         output, their_wall, their_memory, _ = run(
             this_file("generate", "--folder", self.models[kind], "--rows", self.rows / "squad_test.jsonl", "--adapter", adapter),
             self.work / "peft_generate.log")

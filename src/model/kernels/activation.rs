@@ -1,7 +1,7 @@
 //! Activations of the feed-forward layers, plain and gated, forward and vector-Jacobian product in one pass each.
 
 use super::for_each_rows;
-use super::simd::{erf, exp, sigmoid, vectorized};
+use super::simd::{LANES, erf, exp, sigmoid, vectorized};
 
 /// The non-linearity of a feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,16 +139,39 @@ vectorized! {
     }
 }
 
+/// Gradients of gates and values from theirs of their products. Over arrays, since the compiler does not vectorise this
+/// over slices of which two are written.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "must be part of the vectorised loop")]
+fn gated_vjp<const COUNT: usize>(
+    activation: Activation,
+    gate: &[f32; COUNT],
+    value: &[f32; COUNT],
+    dy: &[f32; COUNT],
+) -> ([f32; COUNT], [f32; COUNT]) {
+    let (mut dgate, mut dvalue) = ([0.0; COUNT], [0.0; COUNT]);
+    for i in 0..COUNT {
+        let (y, slope) = evaluate(activation, gate[i]);
+        dgate[i] = dy[i] * value[i] * slope;
+        dvalue[i] = dy[i] * y;
+    }
+    (dgate, dvalue)
+}
+
 vectorized! {
     pub(crate) fn vjp_rows(activation: Activation, gated: bool, width: usize, dy: &[f32], u: &mut [f32]) {
         by_activation!(activation, |fixed| {
             if gated {
                 for (u, dy) in u.chunks_exact_mut(2 * width).zip(dy.chunks_exact(width)) {
                     let (gate, value) = u.split_at_mut(width);
-                    for ((gate, value), &dy) in gate.iter_mut().zip(value).zip(dy) {
-                        let (y, slope) = evaluate(fixed, *gate);
-                        *gate = dy * *value * slope;
-                        *value = dy * y;
+                    let (gates, last_gates) = gate.as_chunks_mut::<LANES>();
+                    let (values, last_values) = value.as_chunks_mut::<LANES>();
+                    let (dys, last_dys) = dy.as_chunks::<LANES>();
+                    for ((gate, value), dy) in gates.iter_mut().zip(values).zip(dys) {
+                        (*gate, *value) = gated_vjp(fixed, gate, value, dy);
+                    }
+                    for ((gate, value), &dy) in last_gates.iter_mut().zip(last_values).zip(last_dys) {
+                        ([*gate], [*value]) = gated_vjp(fixed, &[*gate], &[*value], &[dy]);
                     }
                 }
             } else {
@@ -216,6 +239,25 @@ mod tests {
                     (f64::from(slope) - difference).abs() < 1e-5,
                     "{activation:?} {x}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_of_gates_wider_than_a_register_are_those_of_single_numbers() {
+        let width = 2 * LANES + 5;
+        let u: Vec<f32> = (0..4 * width)
+            .map(|i| (i as f32 * 0.37).sin() * 3.0)
+            .collect();
+        let dy: Vec<f32> = (0..2 * width).map(|i| (i as f32 * 0.61).cos()).collect();
+        for activation in ALL {
+            let mut found = u.clone();
+            vjp_in_place(activation, true, width, &dy, &mut found);
+            for (place, &dy) in dy.iter().enumerate() {
+                let gate = place / width * 2 * width + place % width;
+                let (y, slope) = evaluate(activation, u[gate]);
+                assert!((found[gate] - dy * u[gate + width] * slope).abs() < 1e-6);
+                assert!((found[gate + width] - dy * y).abs() < 1e-6);
             }
         }
     }
