@@ -259,3 +259,79 @@ fn several_tasks_have_a_score_each_in_the_shape_of_gpt() {
         assert_eq!(metrics["tasks"][task]["count"], 3, "{metrics}");
     }
 }
+
+#[test]
+fn the_stage_scores_each_kind_of_model_from_the_command_line() {
+    for (option, model_key, data_key, prompt_key, t5) in [
+        (
+            "prompt_gpt3/squad",
+            "model.language_model_path",
+            "model.prompt_dataset_paths",
+            "model.nemo_model",
+            false,
+        ),
+        (
+            "prompt_llama/squad",
+            "model.language_model_path",
+            "model.prompt_dataset_paths",
+            "model.nemo_model",
+            false,
+        ),
+        (
+            "prompt_t5/squad",
+            "language_model_path",
+            "data.test_ds",
+            "virtual_prompt_model_file",
+            true,
+        ),
+        (
+            "prompt_mt5/squad",
+            "language_model_path",
+            "data.test_ds",
+            "virtual_prompt_model_file",
+            true,
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        let model = if t5 {
+            tiny_t5(&sandbox.path("model"))
+        } else {
+            tiny_gpt2(&sandbox.path("model"))
+        };
+        let test = sandbox.write("test.jsonl", rows());
+        let truth = if t5 {
+            "ground_truth_file_path"
+        } else {
+            "model.ground_truth_file_path"
+        };
+        let words = [
+            "stages=[evaluation]".to_owned(),
+            "cluster_type=interactive".to_owned(),
+            format!("evaluation={option}"),
+            format!("evaluation.{model_key}={}", model.display()),
+            format!("evaluation.{data_key}=[{}]", test.display()),
+            format!("evaluation.{prompt_key}=null"),
+            format!("evaluation.{truth}=null"),
+            "evaluation.trainer.accelerator=cpu".to_owned(),
+            "evaluation.inference.tokens_to_generate=5".to_owned(),
+            "evaluation.inference.num_beams=2".to_owned(),
+            "evaluation.run.results_dir=out".to_owned(),
+            "evaluation.task_templates=[{taskname: squad, prompt_template: '{context} {question} {answer}', \
+             answer_field: answer, total_virtual_tokens: 0, virtual_token_splits: []}]"
+                .to_owned(),
+        ];
+        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if option == "prompt_llama/squad" {
+            words.push("evaluation.model.tensor_model_parallel_size=1");
+        }
+        sandbox.expect(&words, 0);
+        let metrics: serde_json::Value =
+            serde_json::from_str(&sandbox.read("out/results/metrics.json")).unwrap();
+        assert_eq!(metrics["count"], 8, "{option}");
+        let report = sandbox.read("out/results/report.html");
+        assert!(
+            report.contains("task_templates"),
+            "the report of {option} has its configuration"
+        );
+    }
+}
