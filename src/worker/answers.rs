@@ -94,7 +94,7 @@ impl<'a> Answerer<'a> {
     /// One answer for each example, in order.
     pub(super) fn answer(&self, dataset: &Dataset) -> Result<Answers> {
         let examples: Vec<&Example> = dataset.examples.iter().collect();
-        self.answer_from(&examples, 0, &mut |_, _| Ok(()))
+        self.answer_from(&examples, 0, None)
     }
 
     /// The same for rows that are numbered from `first` on, which decides what is drawn; told of each token. Beam
@@ -103,7 +103,7 @@ impl<'a> Answerer<'a> {
         &self,
         examples: &[&Example],
         first: u64,
-        listener: Listener<'_>,
+        mut listener: Option<Listener<'_>>,
     ) -> Result<Answers> {
         let started = Instant::now();
         let mut order: Vec<usize> = (0..examples.len()).collect();
@@ -111,7 +111,11 @@ impl<'a> Answerer<'a> {
         let mut written = vec![Written::default(); order.len()];
         let (mut tokens, mut done) = (0, 0);
         for indices in order.chunks(self.batch_size) {
-            let answers = self.answer_batch(indices, examples, first, &mut *listener)?;
+            let heard: Option<Listener<'_>> = match &mut listener {
+                Some(listener) => Some(&mut **listener),
+                None => None,
+            };
+            let answers = self.answer_batch(indices, examples, first, heard)?;
             for (index, answer) in indices.iter().zip(answers) {
                 tokens += answer.ids.len();
                 written[*index] = self.written(answer)?;
@@ -131,7 +135,7 @@ impl<'a> Answerer<'a> {
         indices: &[usize],
         examples: &[&Example],
         first: u64,
-        listener: Listener<'_>,
+        mut listener: Option<Listener<'_>>,
     ) -> Result<Vec<Answer>> {
         let batch = Batch::to_answer(indices.iter().map(|index| examples[*index]));
         let splice = SplicePlan::new(
@@ -157,7 +161,7 @@ impl<'a> Answerer<'a> {
             &self.options,
             &mut |row, ids| {
                 let flow = self.end_strings.check(ids)?;
-                if streams {
+                if let Some(listener) = listener.as_deref_mut().filter(|_| streams) {
                     let text = self.frozen.tokenizer.decode(ids)?;
                     listener(indices[row], self.end_strings.cut(&text))?;
                 }

@@ -158,7 +158,7 @@ fn answer(
         .enumerate()
     {
         let first = number * asked.batch_size.max(1) * BATCHES_AT_ONCE;
-        let answers = answerer.answer_from(chunk, first as u64, &mut |_, _| Ok(()))?;
+        let answers = answerer.answer_from(chunk, first as u64, None)?;
         for (example, written) in chunk.iter().zip(&answers.written) {
             if asked.json {
                 let mut row = questions.row(example.line);
@@ -181,7 +181,7 @@ fn stream(
     out: &mut dyn Write,
 ) -> Result<()> {
     let mut shown = 0;
-    let answers = answerer.answer_from(examples, 0, &mut |_, text| {
+    let mut show = |_: usize, text: &str| {
         let text = text.trim_start();
         let safe = certain(text, &asked.inference.end_strings);
         if safe > shown {
@@ -190,7 +190,8 @@ fn stream(
             shown = safe;
         }
         Ok(())
-    })?;
+    };
+    let answers = answerer.answer_from(examples, 0, Some(&mut show))?;
     let text = &answers.written[0].text;
     writeln!(out, "{}", text.get(shown..).unwrap_or_default())?;
     Ok(())
