@@ -18,7 +18,7 @@ from pathlib import Path
 
 BATCH, WARM_UP = 8, 2
 TEMPLATES = {
-    "gpt": ("Context: {context} Question: {question} Answer: ", 10),
+    "gpt": ("Context: {context} Question: {question} Answer:", 10),
     "t5": (" Question: {question}? Context: {context} Answer: ", 100),
 }
 
@@ -63,7 +63,8 @@ def peft_train(arguments):
     for step in range(WARM_UP + arguments.steps):
         inputs, labels = [], []
         for row in rows[step * BATCH : (step + 1) * BATCH]:
-            prompt, answer = encode(template.format(**row)), encode(row["answer"]) + [eos]
+            prompt = encode(template.format(**row))
+            answer = encode(row["answer"] if is_t5 else " " + row["answer"]) + [eos]
             inputs.append(prompt + ([eos] if is_t5 else answer))
             labels.append(answer if is_t5 else [-100] * len(prompt) + answer)
         pad = lambda lists, filler: torch.tensor([x + [filler] * (max(map(len, lists)) - len(x)) for x in lists])
@@ -238,7 +239,7 @@ class Bench:
             peaks.append(self.peak())
             flop = [necessary_flop(self.models[name], self.train, step) for step in range(WARM_UP, WARM_UP + self.arguments.steps)]
             efficiency = statistics.median(f / s["seconds"] for f, s in zip(flop, ours[WARM_UP:])) / 1e9
-            assert all(abs(a["tokens"] - b["tokens"]) <= 2 * BATCH for a, b in zip(ours, theirs)), (ours, theirs)
+            assert all(abs(a["tokens"] - b["tokens"]) <= 3 * BATCH for a, b in zip(ours, theirs)), (ours, theirs)
             print(f"{name}: ptune {precision:4} {speed(ours):.0f} tokens/s = {speed(ours) / speed(theirs):.2f} x, "
                   f"{memory:.2f} GB = 1/{their_memory / memory:.1f}, {efficiency:.0f} GFLOP/s = "
                   f"{100 * efficiency / statistics.median(peaks[-2:]):.0f} % of the f32 product's {statistics.median(peaks[-2:]):.0f}, "
