@@ -3,6 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+/// What the names of unfinished files begin with; the name of the file to be follows.
+const PREFIX: &str = ".ptune-";
+
 /// Writes `bytes` to `path`, replacing what was there in one step. Parent folders are made.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes.as_ref()))
@@ -24,6 +27,38 @@ pub fn write_with<T>(
     replace(path, true, fill)
 }
 
+/// Removes what a killed process left unfinished in `folder`: of the file called `name`, or of any where this is nothing.
+/// Only for who alone writes there. What cannot be removed stays.
+pub fn remove_leftovers(folder: &Path, name: Option<&str>) {
+    let start = format!("{PREFIX}{}", name.map_or(String::new(), stem));
+    let Ok(entries) = fs_err::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let is_leftover = entry.file_name().to_str().is_some_and(|found| {
+            found
+                .strip_prefix(&start)
+                .is_some_and(|rest| name.is_none() || rest.len() == RANDOM)
+        });
+        if is_leftover {
+            tracing::debug!("removing {}", entry.path().display());
+            let _ = fs_err::remove_file(entry.path());
+        }
+    }
+}
+
+/// Letters at the end of an unfinished file's name.
+const RANDOM: usize = 6;
+
+/// As much of a file's name as leaves room for the rest, and a dot.
+fn stem(name: &str) -> String {
+    let mut end = name.len().min(128);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}.", &name[..end])
+}
+
 fn replace<T>(
     path: &Path,
     flush: bool,
@@ -40,8 +75,10 @@ fn replace<T>(
             format!("writing `{}`: {error}", path.display()),
         )
     };
+    let name = path.file_name().and_then(|name| name.to_str());
     let mut temporary = tempfile::Builder::new()
-        .prefix(".ptune-")
+        .prefix(&format!("{PREFIX}{}", name.map_or(String::new(), stem)))
+        .rand_bytes(RANDOM)
         .tempfile_in(folder)
         .map_err(with_path)?;
     // Checkpoints are large, and what a launch writes is small.
@@ -92,5 +129,25 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("metrics.json"));
         assert_eq!(fs_err::read_to_string(&path).unwrap(), "old");
         assert_eq!(fs_err::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_of_a_file_are_told_from_those_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".ptune-a.json.x1Y2z3", ".ptune-a.json.old.x1Y2z3", "a.json"] {
+            fs_err::write(folder.path().join(name), "").unwrap();
+        }
+        let names = || {
+            let entries = fs_err::read_dir(folder.path()).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            names
+        };
+        remove_leftovers(folder.path(), Some("a.json"));
+        assert_eq!(names(), [".ptune-a.json.old.x1Y2z3", "a.json"]);
+        remove_leftovers(folder.path(), None);
+        assert_eq!(names(), ["a.json"]);
+        remove_leftovers(&folder.path().join("nowhere"), None);
     }
 }

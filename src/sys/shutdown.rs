@@ -30,6 +30,11 @@ impl Shutdown {
                 libc::sigaction(signal, &raw const action, std::ptr::null_mut());
             }
         }
+        // A file that grows beyond `ulimit -f` is then an error that can be told, not the silent end of the process.
+        // SAFETY: sets how one signal is met, and no handler runs.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        }
         Self
     }
 

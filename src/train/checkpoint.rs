@@ -4,14 +4,18 @@
 //! JSON. Files are written whole or not at all, so a run killed while saving still finds the previous one.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::diag::{Diagnostic, Location};
 use crate::sys::atomic_file;
+use crate::sys::process::host_name;
 
 /// Where a run stands, apart from its tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,7 +43,15 @@ pub struct CheckpointFolder {
     folder: PathBuf,
 }
 
+/// Holds a checkpoint folder, see [`CheckpointFolder::own`].
+#[derive(Debug)]
+pub struct Ownership {
+    _file: fs_err::File,
+}
+
 const STATE_KEY: &str = "ptune.train_state";
+/// Name of the file that says who works in the folder.
+const LOCK: &str = "in_use";
 
 impl CheckpointFolder {
     /// A folder that need not exist yet.
@@ -47,6 +59,50 @@ impl CheckpointFolder {
         Self {
             folder: folder.into(),
         }
+    }
+
+    /// Makes the folder this run's alone until the result is dropped, also where the process is killed. Waits at most
+    /// `patience` for another one to end. Then removes what killed predecessors left half-written in it.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] where another process holds it. File systems that know no locks let everybody in.
+    pub fn own(&self, patience: Duration) -> Result<Ownership> {
+        fs_err::create_dir_all(&self.folder)?;
+        let path = self.folder.join(LOCK);
+        let mut options = fs_err::OpenOptions::new();
+        let mut file = options.create(true).append(true).open(&path)?;
+        let started = Instant::now();
+        loop {
+            match file.file().try_lock() {
+                Ok(()) => break,
+                Err(std::fs::TryLockError::WouldBlock) if started.elapsed() >= patience => {
+                    let owner = fs_err::read_to_string(&path).unwrap_or_default();
+                    let mut diagnostic =
+                        Diagnostic::job("another process is training in this results folder")
+                            .at(Location::file(self.folder.display()));
+                    if !owner.is_empty() {
+                        diagnostic = diagnostic.note(format!("it is {owner}"));
+                    }
+                    return Err(diagnostic
+                        .hint("wait for its end, or give this run its own folder with `prompt_learning.run.results_dir=…`")
+                        .into());
+                }
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(std::fs::TryLockError::Error(error)) => {
+                    tracing::debug!("{} cannot be locked: {error}", path.display());
+                    break;
+                }
+            }
+        }
+        let host = host_name().map_or(String::new(), |host| format!(" on {host}"));
+        let owner = format!("process {}{host}", std::process::id());
+        // For the message above alone.
+        let _ = file.file().set_len(0);
+        let _ = file.write_all(owner.as_bytes());
+        atomic_file::remove_leftovers(&self.folder, None);
+        Ok(Ownership { _file: file })
     }
 
     /// The state to resume from.
@@ -202,6 +258,25 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(read.global_step, 2);
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_run_at_a_time_and_its_leftovers_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointFolder::new(folder.path().join("checkpoints"));
+        let first = checkpoints.own(Duration::ZERO).unwrap();
+        let refused = checkpoints.own(Duration::ZERO).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("process {}", std::process::id())),
+            "{refused}"
+        );
+        drop(first);
+        let leftover = folder
+            .path()
+            .join("checkpoints/.ptune-last.safetensors.a1b2c3");
+        fs_err::write(&leftover, "half").unwrap();
+        let _second = checkpoints.own(Duration::ZERO).unwrap();
+        assert!(!leftover.exists());
     }
 
     #[test]

@@ -267,6 +267,9 @@ pub fn fit(
             .save_every_n_steps
             .is_some_and(|steps| step.is_multiple_of(steps));
         if state.finished || due || asked || matches!(stop, Some(Stop::Signal(_))) {
+            for sink in &mut *parts.sinks {
+                sink.persist()?;
+            }
             parts
                 .checkpoints
                 .save(&parts.checkpoints.last(), &state, &parts.optimizer.state()?)?;

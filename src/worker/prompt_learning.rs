@@ -1,7 +1,7 @@
 //! The prompt learning job: frozen model and rows in, trained virtual tokens out.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -24,9 +24,11 @@ use crate::prompt::{EncoderConfig, EncoderType, PromptEncoder, PromptTable, Virt
 use crate::schema::{
     PromptEncoderType, PromptInitMethod, PromptLearning, PromptLearningModel, VirtualPromptStyle,
 };
+use crate::sys::atomic_file;
 use crate::sys::env_vars;
 use crate::sys::rng::SeededRng;
 use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
+use crate::train::checkpoint::Ownership;
 use crate::train::fit::{EarlyStopping, FitParts, KeepBest, restore};
 use crate::train::metrics::{Console, JsonLines, MetricSink};
 use crate::train::schedule::Constant;
@@ -52,6 +54,9 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     }
     check_style(model_section.virtual_prompt_style)?;
     warn_of_unused(section);
+    let log_dir = section.log_dir();
+    let checkpoints = CheckpointFolder::new(log_dir.join("checkpoints"));
+    let _ownership = own_results(section, &checkpoints)?;
 
     // Everything that can be wrong with templates and rows is said before a weight is used.
     let templates = TaskTemplate::parse_all(&model_section.task_templates)?;
@@ -109,8 +114,6 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         .with_most_batches(limit.steps(sampler.batches_per_epoch()));
     let options = fit_options(section, &train, validation.as_ref())?;
     let schedule = schedule(model_section, options.max_steps, &frozen)?;
-    let log_dir = section.log_dir();
-    let checkpoints = CheckpointFolder::new(log_dir.join("checkpoints"));
     let fingerprint = fingerprint(section, &train, trainable, options.max_steps);
     let state = restore(&options, &checkpoints, &mut optimizer, &fingerprint)?;
     tracing::info!(
@@ -170,6 +173,25 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     report::page(&log_dir);
     report::training(section, &outcome, started.elapsed());
     Ok(0)
+}
+
+/// Keeps other runs out of this one's folders, and clears up after killed ones.
+fn own_results(section: &PromptLearning, checkpoints: &CheckpointFolder) -> Result<Ownership> {
+    // A node that lost its power may hold a network file system's lock until its lease ends.
+    let seconds = match env_vars::get(env_vars::SLURM_RESTART_COUNT) {
+        Some(_) => 120,
+        None => 3,
+    };
+    let ownership = checkpoints.own(Duration::from_secs(seconds))?;
+    let log_dir = section.log_dir();
+    for name in ["metrics.jsonl", prompt_health::FILE, crate::report::FILE] {
+        atomic_file::remove_leftovers(&log_dir, Some(name));
+    }
+    let nemo_path = &section.model.nemo_path;
+    if let (Some(folder), Some(name)) = (nemo_path.parent(), nemo_path.file_name()) {
+        atomic_file::remove_leftovers(folder, name.to_str());
+    }
+    Ok(ownership)
 }
 
 fn check_style(style: VirtualPromptStyle) -> Result<()> {

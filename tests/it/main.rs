@@ -33,6 +33,8 @@ mod hostile;
 #[cfg(feature = "worker")]
 mod inspect;
 #[cfg(feature = "worker")]
+mod kills;
+#[cfg(feature = "worker")]
 mod nemo_models;
 #[cfg(feature = "worker")]
 mod prompt_files;

@@ -13,6 +13,8 @@ use super::{MetricSink, StepMetrics, ValidationMetrics};
 pub struct JsonLines {
     path: PathBuf,
     file: fs_err::File,
+    /// Length of the file: where the next line begins.
+    length: u64,
 }
 
 impl JsonLines {
@@ -31,11 +33,13 @@ impl JsonLines {
                 .collect(),
             _ => String::new(),
         };
+        let length = kept.len() as u64;
         crate::sys::atomic_file::write(path, kept)?;
         let file = fs_err::OpenOptions::new().append(true).open(path)?;
         Ok(Self {
             path: path.to_owned(),
             file,
+            length,
         })
     }
 
@@ -43,9 +47,14 @@ impl JsonLines {
         let mut line = serde_json::to_string(object)?;
         line.push('\n');
         // One write for one line, so that a reader never sees half of it.
-        self.file
-            .write_all(line.as_bytes())
-            .with_context(|| format!("writing {}", self.path.display()))
+        let written = self.file.write_all(line.as_bytes());
+        if written.is_ok() {
+            self.length += line.len() as u64;
+        } else {
+            // A full disk takes the beginning of a line; readers shall not see that.
+            let _ = self.file.file().set_len(self.length);
+        }
+        written.with_context(|| format!("writing {}", self.path.display()))
     }
 }
 
@@ -58,8 +67,14 @@ impl MetricSink for JsonLines {
         self.write(metrics)
     }
 
+    fn persist(&mut self) -> Result<()> {
+        self.file
+            .sync_data()
+            .with_context(|| format!("writing {}", self.path.display()))
+    }
+
     fn finish(&mut self) -> Result<()> {
-        Ok(())
+        self.persist()
     }
 }
 

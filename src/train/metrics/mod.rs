@@ -49,6 +49,11 @@ pub trait MetricSink {
     fn step(&mut self, metrics: &StepMetrics, log: bool) -> Result<()>;
     /// After a validation.
     fn validation(&mut self, metrics: &ValidationMetrics) -> Result<()>;
+    /// Before a checkpoint is saved: what was reported so far must be there when a run goes on from it, even if the
+    /// machine loses its power in between.
+    fn persist(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// At the end of the run.
     fn finish(&mut self) -> Result<()>;
 }
