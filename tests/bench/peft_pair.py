@@ -288,6 +288,9 @@ def necessary_flop(folder, rows_file, step):
 
     config = json.loads((Path(folder) / "config.json").read_text())
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+    # Some files ask for rows to be cut, which neither side does.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     rows = [json.loads(line) for line in open(rows_file)][step * BATCH : (step + 1) * BATCH]
     encode = lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
     total = 0.0

@@ -14,8 +14,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::brain::{SIDE, SQUARES};
+use super::buffer::Buffer;
 use super::matmul::{Into, MatMut, MatRef, Threads};
 use super::simd::{Level, level, vectorized};
+use super::turn;
 
 /// Rows of a tile.
 const ROWS: usize = 12;
@@ -32,14 +34,15 @@ pub(crate) fn is_supported() -> bool {
 }
 
 vectorized! {
-    /// Rounds pairs of numbers to the nearest of bf16, the first in the lower half; a last one without a partner gets 0.
-    pub(crate) fn round_pairs(numbers: &[f32], pairs: &mut [u32]) {
+    /// Rounds pairs of numbers to the nearest of bf16, the first in the lower half of a number's bits; a last one without
+    /// a partner gets 0.
+    pub(crate) fn round_pairs(numbers: &[f32], pairs: &mut [f32]) {
         let (twos, last) = numbers.as_chunks::<2>();
         for (pair, &[low, high]) in pairs.iter_mut().zip(twos) {
-            *pair = round(low) | round(high) << 16;
+            *pair = f32::from_bits(round(low) | round(high) << 16);
         }
         if let (Some(pair), &[only]) = (pairs.get_mut(twos.len()), last) {
-            *pair = round(only);
+            *pair = f32::from_bits(round(only));
         }
     }
 }
@@ -53,23 +56,20 @@ fn round(x: f32) -> u32 {
     if x.is_nan() { 0x7fc0 } else { rounded }
 }
 
-/// Rows `row..row + 12` as [pairs, 12] of the pairs from `first` on; zeros beyond the last row.
+/// Rows `row..row + 12` as [pairs, 12] of the pairs from `first` on; zeros beyond the last row. `lines` is a place for
+/// 12 rows of pairs.
 fn pack_rows(
     left: MatRef<'_>,
     row: usize,
     first: usize,
-    line: &mut [u32],
+    lines: &mut [f32],
     column: &mut Vec<f32>,
-    target: &mut [u32],
+    target: &mut [f32],
 ) {
     let height = ROWS.min(left.rows() - row);
-    if height < ROWS {
-        target.fill(0);
-    }
     let pairs = target.len() / ROWS;
     let terms = (2 * pairs).min(left.cols() - 2 * first);
-    for i in 0..height {
-        let line = &mut line[..pairs];
+    for (i, line) in lines.chunks_exact_mut(pairs).take(height).enumerate() {
         if left.rows_are_contiguous() {
             round_pairs(&left.row(row + i)[2 * first..2 * first + terms], line);
         } else {
@@ -78,10 +78,8 @@ fn pack_rows(
             column.extend((0..terms).map(|term| turned.row(2 * first + term)[row + i]));
             round_pairs(column, line);
         }
-        for (target, &pair) in target.chunks_exact_mut(ROWS).zip(line.iter()) {
-            target[i] = pair;
-        }
     }
+    turn::turn(lines, (height, pairs, pairs), target, (ROWS, ROWS));
 }
 
 /// `result = left · right`, or added to it; `right` is packed as [`super::brain::BrainMatrix`] says and has as many
@@ -109,14 +107,14 @@ pub(crate) fn product(
     };
     let work = |rows: Range<usize>, panels: Range<usize>| {
         let depth = DEPTH.min(pairs);
-        let mut packed = vec![0_u32; rows.len().next_multiple_of(ROWS) * depth];
-        let (mut line, mut column) = (vec![0_u32; depth], vec![]);
+        let mut packed = Buffer::dirty(rows.len().next_multiple_of(ROWS) * depth);
+        let (mut lines, mut column) = (Buffer::dirty(ROWS * depth), vec![]);
         for first in (0..pairs).step_by(DEPTH) {
             let depth = DEPTH.min(pairs - first);
             for (tile, packed) in packed.chunks_exact_mut(ROWS * depth).enumerate() {
                 let row = rows.start + tile * ROWS;
                 if row < rows.end {
-                    pack_rows(left, row, first, &mut line, &mut column, packed);
+                    pack_rows(left, row, first, &mut lines, &mut column, packed);
                 }
             }
             let add = first > 0 || into == Into::Add;
@@ -179,7 +177,7 @@ impl Target {
         row: usize,
         col: usize,
         (height, width): (usize, usize),
-        a: &[u32],
+        a: &[f32],
         b: &[u64],
         add: bool,
     ) {
@@ -230,7 +228,7 @@ impl Target {
 unsafe fn rows_of_tile(
     height: usize,
     depth: usize,
-    a: *const u32,
+    a: *const f32,
     b: *const u64,
     c: *mut f32,
     stride: usize,
@@ -261,7 +259,7 @@ unsafe fn rows_of_tile(
 // SAFETY: `a` must hold `depth` times 12 pairs, `b` as many times 32, and `c` `HEIGHT` rows of 32 numbers `stride` apart.
 unsafe fn tile<const HEIGHT: usize>(
     depth: usize,
-    a: *const u32,
+    a: *const f32,
     b: *const u64,
     c: *mut f32,
     stride: usize,

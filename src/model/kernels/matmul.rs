@@ -81,6 +81,12 @@ impl<'a> MatRef<'a> {
         &self.data[row * self.row_stride..row * self.row_stride + self.cols]
     }
 
+    /// The numbers from a row on whose numbers lie side by side, and the distance of rows.
+    pub(crate) fn rows_from(&self, row: usize) -> (&'a [f32], usize) {
+        debug_assert!(self.rows_are_contiguous());
+        (&self.data[row * self.row_stride..], self.row_stride)
+    }
+
     fn last(&self) -> usize {
         if self.rows == 0 || self.cols == 0 {
             return 0;

@@ -15,6 +15,8 @@ pub(crate) mod norm;
 pub(crate) mod rotary;
 pub(crate) mod simd;
 pub(crate) mod tile;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod turn;
 
 use rayon::prelude::*;
 

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::matmul::{Into, MatMut, MatRef, Threads};
+use super::turn;
 
 /// Rows of a tile.
 const ROWS: usize = 12;
@@ -87,12 +88,16 @@ fn pack_panel(right: MatRef<'_>, first: usize, col: usize, target: &mut [f32]) {
             target[..width].copy_from_slice(&right.row(first + term)[col..col + width]);
         }
     } else {
-        let transposed = right.transposed();
-        for j in 0..width {
-            let column = &transposed.row(col + j)[first..];
-            for (target, &x) in target.chunks_exact_mut(COLS).zip(column) {
-                target[j] = x;
-            }
+        let depth = target.len() / COLS;
+        for half in (0..width).step_by(turn::SIDE) {
+            let (rows, stride) = right.transposed().rows_from(col + half);
+            let sizes = (turn::SIDE.min(width - half), depth, stride);
+            turn::turn(
+                &rows[first..],
+                sizes,
+                &mut target[half..],
+                (turn::SIDE, COLS),
+            );
         }
     }
 }
@@ -104,12 +109,14 @@ fn pack_rows(left: MatRef<'_>, row: usize, first: usize, target: &mut [f32]) {
         target.fill(0.0);
     }
     if left.rows_are_contiguous() {
-        for i in 0..height {
-            let source = &left.row(row + i)[first..];
-            for (target, &x) in target.chunks_exact_mut(ROWS).zip(source) {
-                target[i] = x;
-            }
-        }
+        let (rows, stride) = left.rows_from(row);
+        let depth = target.len() / ROWS;
+        turn::turn(
+            &rows[first..],
+            (height, depth, stride),
+            target,
+            (ROWS, ROWS),
+        );
     } else {
         let transposed = left.transposed();
         for (term, target) in target.chunks_exact_mut(ROWS).enumerate() {
