@@ -13,6 +13,7 @@ mod exp_manager;
 mod inference;
 mod lenient;
 mod manifest;
+mod optim;
 mod prompt_learning;
 mod run;
 mod step_plan;
@@ -32,6 +33,7 @@ pub use exp_manager::{
 };
 pub use inference::{EarlyStoppingSetting, InferenceSection, Never};
 pub use manifest::JobManifest;
+pub use optim::{Epsilon, OptimSection, OptimizerName, PolicyName, ScheduleSection};
 pub use prompt_learning::{
     PTuningSection, PromptEncoderType, PromptInitMethod, PromptLearning, PromptLearningModel,
     PromptTuningSection, VirtualPromptStyle,
@@ -40,4 +42,4 @@ pub use run::{RunSection, WorkerJob};
 pub use step_plan::StepPlan;
 pub use task_template::TaskTemplateSection;
 pub use trainer::{Accelerator, Amount, Precision, TrainerSection};
-pub use training::{DataSection, OptimSection, ScheduleSection};
+pub use training::DataSection;

@@ -352,7 +352,6 @@ impl Section for PromptLearning {
         "model.data.test_cache_data_path",
         "model.data.load_cache",
         "model.data.persistent_workers",
-        "model.optim.sched.warmup_ratio",
         "model.optim.sched.last_epoch",
     ];
 
@@ -642,12 +641,12 @@ model:
     #[test]
     fn a_task_without_template_and_a_bad_optimiser_are_reported_together() {
         let error = read(
-            "model={new_tasks: [x], optim: {name: sgd}, language_model_path: a, nemo_path: b.nemo, \
+            "model={new_tasks: [x], optim: {name: sgdd}, language_model_path: a, nemo_path: b.nemo, \
              data: {train_ds: [c]}, global_batch_size: 8, task_templates: [{taskname: squad}]}",
         )
         .unwrap_err();
         assert_eq!(error.title, "2 problems in `prompt_learning`");
-        assert!(error.notes[0].contains("`sgd` is not known"), "{error}");
+        assert!(error.notes[0].contains("`sgdd` is not known"), "{error}");
         assert!(
             error.notes[1].contains("no template for task `x`"),
             "{error}"

@@ -272,10 +272,12 @@ fn steps(section: &PromptLearning, rows: Option<usize>, list: &mut Checklist) {
     };
     let limit = schedule.max_steps.unwrap_or(plan.total);
     let key = "prompt_learning.model.optim.sched";
-    let (warmup, constant) = (schedule.warmup_steps, schedule.constant_steps);
-    if constant > 0 && warmup.saturating_add(constant) > limit {
+    let steps = limit as u64;
+    let (warmup, hold) = (schedule.warmup(steps), schedule.hold(steps));
+    let constant = schedule.constant(steps);
+    if constant + hold > 0 && warmup.saturating_add(constant).saturating_add(hold) > steps {
         let problem = Diagnostic::configuration(format!(
-            "`{key}`: {warmup} warm-up and {constant} constant steps do not fit into {limit} steps"
+            "`{key}`: {warmup} warm-up, {hold} hold and {constant} constant steps do not fit into {limit} steps"
         ));
         list.bad(
             "schedule",
@@ -284,7 +286,7 @@ fn steps(section: &PromptLearning, rows: Option<usize>, list: &mut Checklist) {
                 limit / 10
             )),
         );
-    } else if warmup >= limit {
+    } else if warmup >= steps {
         list.odd(
             "schedule",
             format!(

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::checkpoint::{CheckpointFolder, TrainState, checkpoint_name};
 use super::clip::{clip_coefficient, gradient_norm};
 use super::metrics::{MetricSink, StepMetrics, ValidationMetrics};
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 use super::step::LossContext;
 use crate::data::dataset::Dataset;
@@ -97,7 +97,7 @@ pub struct FitParts<'a> {
     /// Trained in place.
     pub prompts: &'a VirtualPrompts,
     /// Holds the trainable tensors of `prompts`.
-    pub optimizer: &'a mut AdamW,
+    pub optimizer: &'a mut Optimizer,
     /// Learning rate by step.
     pub schedule: &'a dyn Schedule,
     /// Rows to learn from.
@@ -120,7 +120,7 @@ pub struct FitParts<'a> {
 pub fn restore(
     options: &FitOptions,
     checkpoints: &CheckpointFolder,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     fingerprint: &str,
 ) -> Result<TrainState> {
     let fresh = TrainState {
@@ -165,7 +165,7 @@ pub fn restore(
 fn start_from(
     options: &FitOptions,
     checkpoints: &CheckpointFolder,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     fresh: TrainState,
 ) -> Result<TrainState> {
     let Some(path) = &options.start_from else {
@@ -217,6 +217,7 @@ pub fn fit(
         let started = Instant::now();
         let step = state.global_step + 1;
         let lr = parts.schedule.learning_rate(state.global_step);
+        let lr = parts.optimizer.learning_rate(lr);
         let batch = parts.sampler.batch_at(state.consumed_samples);
         let rows = batch.of_rank(parts.communicator.rank(), parts.communicator.world_size());
         let outcome =

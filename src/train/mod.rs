@@ -10,5 +10,5 @@ pub mod step;
 
 pub use checkpoint::{CheckpointFolder, TrainState};
 pub use fit::{FitOptions, FitOutcome, Stop, fit};
-pub use optimizer::{AdamW, AdamWConfig};
-pub use schedule::{CosineAnnealing, Schedule};
+pub use optimizer::{AdafactorConfig, AdamConfig, Optimizer, OptimizerConfig, SgdConfig};
+pub use schedule::{LearningRate, Policy, Schedule};

@@ -3,7 +3,7 @@
 //! All numbers are f32 there, but for frozen weights with `trainer.precision=bf16`. A training holds
 //!
 //! - the frozen weights, in bf16 with a second copy of a table that is also the head;
-//! - the prompt encoder four times: values, gradients, two moments of AdamW;
+//! - the prompt encoder four times: values, gradients, two moments of AdamW (other optimizers hold less);
 //! - of one micro-batch what its backward needs. Let `N` be its packed positions, `H`, `Q`, `K` the hidden, query and
 //!   key widths, `F` the inner width of the feed-forward layers, `U` what enters their activation (`F`, gated `2F`).
 //!   Each layer keeps the input of both sub-layers, the turned projections, the sums of the softmax, and `U`:

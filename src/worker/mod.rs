@@ -15,6 +15,7 @@ mod prompt_health;
 mod prompt_learning;
 mod report;
 mod tasks;
+mod training_setup;
 
 use std::path::Path;
 

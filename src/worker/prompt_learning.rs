@@ -12,6 +12,7 @@ use super::frozen_model::FrozenModel;
 use super::prompt_health;
 use super::report;
 use super::tasks;
+use super::training_setup;
 use crate::data::dataset::Dataset;
 use crate::data::jsonl::Purpose;
 use crate::data::sampler::Sampler;
@@ -31,11 +32,8 @@ use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
 use crate::train::checkpoint::Ownership;
 use crate::train::fit::{EarlyStopping, FitParts, KeepBest, restore};
 use crate::train::metrics::{Console, JsonLines, MetricSink};
-use crate::train::schedule::Constant;
 use crate::train::step::LossContext;
-use crate::train::{
-    AdamW, AdamWConfig, CheckpointFolder, CosineAnnealing, FitOptions, Schedule, Stop, fit,
-};
+use crate::train::{CheckpointFolder, FitOptions, Optimizer, Stop, fit};
 
 /// Stream of the run's seed that first values are drawn from; the order of rows has streams of its own.
 const STREAM_PROMPT: u64 = 1;
@@ -87,12 +85,8 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
 
     let existing = existing_tasks(model_section, &templates, &frozen, &device)?;
     let prompts = new_prompts(model_section, &templates, &frozen, existing, &device)?;
-    let mut optimizer = AdamW::new(
-        AdamWConfig {
-            betas: (model_section.optim.betas[0], model_section.optim.betas[1]),
-            eps: model_section.optim.eps,
-            weight_decay: model_section.optim.weight_decay,
-        },
+    let mut optimizer = Optimizer::new(
+        training_setup::optimizer(&model_section.optim),
         prompts.named_parameters(),
     )?;
     let trainable: usize = optimizer.vars().map(|(_, var)| var.elem_count()).sum();
@@ -113,7 +107,12 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         .clone()
         .with_most_batches(limit.steps(sampler.batches_per_epoch()));
     let options = fit_options(section, &train, validation.as_ref())?;
-    let schedule = schedule(model_section, options.max_steps, &frozen)?;
+    let schedule = training_setup::schedule(
+        &model_section.optim,
+        options.max_steps,
+        sampler.batches_per_epoch() as u64,
+        &frozen,
+    )?;
     let fingerprint = fingerprint(section, &train, trainable, options.max_steps);
     let state = restore(&options, &checkpoints, &mut optimizer, &fingerprint)?;
     tracing::info!(
@@ -141,7 +140,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
             },
             prompts: &prompts,
             optimizer: &mut optimizer,
-            schedule: schedule.as_ref(),
+            schedule: &schedule,
             train: &train,
             sampler: &mut sampler,
             validation: validation.as_ref(),
@@ -211,6 +210,7 @@ fn check_style(style: VirtualPromptStyle) -> Result<()> {
 
 /// Says which keys are set and change nothing, so that nobody waits for what they promise.
 fn warn_of_unused(section: &PromptLearning) {
+    training_setup::warn_of_unused(section);
     let exp_manager = &section.exp_manager;
     if section.model.report_validation_metric {
         tracing::warn!(
@@ -442,46 +442,6 @@ fn fit_options(
             }
         }),
     })
-}
-
-fn schedule(
-    section: &PromptLearningModel,
-    max_steps: u64,
-    frozen: &FrozenModel,
-) -> Result<Box<dyn Schedule>> {
-    let optim = &section.optim;
-    let unit = if optim.lr_relative_to_embeddings {
-        let scale = init::embedding_scale(&frozen.model)?;
-        tracing::info!(
-            "learning rate {:.4}: {} times the scale of the word embeddings, {scale:.4}",
-            optim.lr * scale,
-            optim.lr
-        );
-        scale
-    } else {
-        1.0
-    };
-    let lr = optim.lr * unit;
-    let Some(sched) = &optim.sched else {
-        return Ok(Box::new(Constant {
-            lr,
-            warmup_steps: 0,
-        }));
-    };
-    let max_steps = sched.max_steps.map_or(max_steps, |steps| steps as u64);
-    let cosine = CosineAnnealing::new(
-        lr,
-        sched.min_lr * unit,
-        sched.warmup_steps as u64,
-        sched.constant_steps as u64,
-        max_steps,
-    )
-    .map_err(|error| {
-        Diagnostic::configuration(error.to_string()).hint(
-            "prompt_learning.model.optim.sched.warmup_steps=0 prompt_learning.model.optim.sched.constant_steps=0",
-        )
-    })?;
-    Ok(Box::new(cosine))
 }
 
 /// What must be equal between a run and the one that resumes it.
