@@ -286,17 +286,19 @@ impl PreparedJob {
         let _environment = env_vars::Scope::set(&variables);
         // What the task starts writes to the same place by itself.
         out.flush()?;
-        let status = task.run(&self.job(), out).with_context(|| {
-            let words: Vec<String> = self
-                .overrides
-                .iter()
-                .map(|word| format!("`{word}`"))
-                .collect();
-            match self.number {
-                Some(number) => format!("running job {number}: {}", words.join(" ")),
-                None => format!("running the job with the words {}", words.join(" ")),
-            }
-        })?;
+        let status = task.run(&self.job(), out);
+        // Which of many jobs it was has to be said; the words of a single one are what the user has just typed.
+        let status = match self.number {
+            Some(number) => status.with_context(|| {
+                let words: Vec<String> = self
+                    .overrides
+                    .iter()
+                    .map(|word| format!("`{word}`"))
+                    .collect();
+                format!("running job {number}: {}", words.join(" "))
+            })?,
+            None => status?,
+        };
         out.flush()?;
         Ok(status)
     }

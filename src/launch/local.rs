@@ -16,6 +16,8 @@ pub fn render(job: &JobSpec, templates: &Templates) -> Result<(Script, Vec<Diagn
             "job `{}` asks for {} nodes, and `cluster_type=interactive` has this one",
             job.name, job.resources.nodes
         ))
+        .hint(format!("{}.trainer.num_nodes=1", job.stage.name()))
+        .hint("or where there are more: cluster_type=bcm, cluster_type=bcp")
         .into());
     }
     let last = job.groups.len().saturating_sub(1);

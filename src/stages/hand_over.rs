@@ -74,6 +74,7 @@ fn queue(
     out: &mut dyn Write,
 ) -> Result<i32> {
     let mut before: Option<String> = None;
+    let mut submitted = vec![];
     for job in &mut plan.jobs {
         if let Some(id) = before.take() {
             job.set_dependency(after(settings, id));
@@ -82,7 +83,7 @@ fn queue(
         }
         let paths = &job.spec.paths;
         let id = submit::sbatch(&paths.script_file())
-            .with_context(|| format!("submitting `{}`", job.spec.name))?;
+            .map_err(|error| refused(error, &job.spec.name, &submitted))?;
         atomic_file::write_unflushed(&paths.launcher_log(), format!("Submitted batch job {id}"))?;
         write_manifest(job, settings, how, &Progress::Queued(&id))?;
         writeln!(
@@ -91,9 +92,29 @@ fn queue(
             job.spec.name,
             paths.folder.display()
         )?;
+        submitted.push((id.clone(), paths.folder.clone()));
         before = Some(id);
     }
     Ok(0)
+}
+
+/// Why a job was not taken, and what became of those `submitted` before it.
+fn refused(
+    error: anyhow::Error,
+    name: &str,
+    submitted: &[(String, std::path::PathBuf)],
+) -> anyhow::Error {
+    let mut diagnostic = match error.downcast::<Diagnostic>() {
+        Ok(diagnostic) => diagnostic.note(format!("job `{name}` is not in the queue")),
+        Err(other) => return other.context(format!("submitting `{name}`")),
+    };
+    for (id, folder) in submitted {
+        let folder = folder.display().to_string();
+        diagnostic = diagnostic
+            .note(format!("job {id}, submitted before it, is"))
+            .hint(format!("ptune cancel {}", shell_quote(&folder)));
+    }
+    diagnostic.into()
 }
 
 fn run_here(plan: &Plan, settings: &Settings, how: &Launched<'_>) -> Result<i32> {
@@ -149,7 +170,13 @@ pub(super) fn write_folder(
     how: &Launched<'_>,
 ) -> Result<()> {
     let paths = &job.spec.paths;
-    fs_err::create_dir_all(paths.results())?;
+    std::fs::create_dir_all(paths.results()).map_err(|error| {
+        Diagnostic::job(format!(
+            "the results folder `{}` cannot be made: {error}",
+            paths.results().display()
+        ))
+        .hint("base_results_dir=FOLDER, one that you may write to and every node sees")
+    })?;
     atomic_file::write_unflushed(&paths.config_file(), job.section.to_yaml())?;
     atomic_file::write_unflushed(&paths.script_file(), &job.script.text)?;
     let command_line: Vec<String> = how

@@ -80,7 +80,7 @@ pub(super) fn check_model_parallel(
 /// When a model-parallel size above 1 is asked for.
 pub(super) fn role(tensor_parallel: usize, pipeline_parallel: usize) -> Result<Role> {
     check_model_parallel(tensor_parallel, pipeline_parallel)?;
-    let (rank, world_size) = rank_and_world_size();
+    let (rank, world_size) = rank_and_world_size(&env_vars::get);
     if rank > 0 {
         tracing::info!("task {rank} of {world_size} has nothing to do: task 0 does the work");
         return Ok(Role::Watches);
@@ -95,8 +95,8 @@ pub(super) fn role(tensor_parallel: usize, pipeline_parallel: usize) -> Result<R
 }
 
 /// Number of this task and of all tasks, as Slurm, Open MPI or PyTorch's launchers tell them.
-fn rank_and_world_size() -> (usize, usize) {
-    let number = |name: &str| env_vars::get(name).and_then(|text| text.parse::<usize>().ok());
+fn rank_and_world_size(variable: &dyn Fn(&str) -> Option<String>) -> (usize, usize) {
+    let number = |name: &str| variable(name).and_then(|text| text.parse::<usize>().ok());
     [
         (env_vars::RANK, env_vars::WORLD_SIZE),
         (
@@ -127,4 +127,48 @@ pub(super) fn peak_memory_bytes() -> Option<u64> {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn peak_memory_bytes() -> Option<u64> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_launcher_tells_a_task_its_number_and_one_that_tells_no_size_is_believed() {
+        let told = |variables: &[(&str, &str)]| {
+            rank_and_world_size(&|name| {
+                let found = variables.iter().find(|(key, _)| *key == name)?;
+                Some(found.1.to_owned())
+            })
+        };
+        assert_eq!(told(&[]), (0, 1));
+        assert_eq!(
+            told(&[("SLURM_PROCID", "3"), ("SLURM_NTASKS", "8")]),
+            (3, 8)
+        );
+        assert_eq!(
+            told(&[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")]),
+            (1, 2)
+        );
+        // What was started for one rank of a job counts before what is said of the job.
+        assert_eq!(
+            told(&[
+                ("SLURM_PROCID", "0"),
+                ("SLURM_NTASKS", "1"),
+                ("RANK", "5"),
+                ("WORLD_SIZE", "6")
+            ]),
+            (5, 6)
+        );
+        assert_eq!(
+            told(&[("RANK", "2")]),
+            (2, 3),
+            "two tasks are never both the first"
+        );
+        assert_eq!(
+            told(&[("WORLD_SIZE", "4")]),
+            (0, 1),
+            "a size alone is no number"
+        );
+    }
 }

@@ -225,6 +225,41 @@ fn a_job_that_sbatch_refuses_is_an_error_with_its_words() {
 }
 
 #[test]
+fn a_chain_that_is_refused_halfway_says_what_is_in_the_queue_and_how_to_take_it_out() {
+    let sandbox = Sandbox::new();
+    sandbox.script(
+        "bin/sbatch",
+        "[ -e first ] && { echo 'sbatch: error: Invalid account' >&2; exit 1; }; touch first; echo 'Submitted batch job 41'",
+    );
+    let ran = with_recorders(&sandbox, &words(&sandbox, "bcm", &[BOTH]));
+    assert_eq!(ran.status, Some(1));
+    for line in [
+        "= sbatch: error: Invalid account",
+        "= job `nemo-megatron-eval_squad_t5_220m` is not in the queue",
+        "= job 41, submitted before it, is",
+        "ptune cancel /sandbox/results/t5_220m/prompt_learning_squad",
+    ] {
+        assert!(ran.stderr.contains(line), "{line}: {}", ran.stderr);
+    }
+    // The command line is what the user has just typed.
+    assert!(!ran.stderr.contains(BOTH), "{}", ran.stderr);
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error_with_the_key_that_says_where() {
+    let sandbox = Sandbox::new();
+    sandbox.write("results", "a file where the folder would be");
+    let ran = run(&sandbox, "interactive", &[]);
+    assert_eq!(ran.status, Some(1));
+    assert!(
+        ran.stderr.starts_with("error: the results folder `")
+            && ran.stderr.contains("base_results_dir=FOLDER"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn published_squad_files_become_rows_before_the_job_starts() {
     let sandbox = Sandbox::new();
     let file = r#"{"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": [{"question": "q", "answers": [{"text": "a"}]}]}]}]}"#;
