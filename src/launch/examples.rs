@@ -347,6 +347,9 @@ fn a_job_that_stopped_after_saving_is_put_back_into_the_queue_and_a_failed_one_i
     assert_eq!(run(true, "1", "RUNNING"), (Some(1), false));
     assert_eq!(run(true, "0", "RUNNING"), (Some(0), false));
     assert_eq!(run(false, "75", "RUNNING"), (Some(75), false));
+    // Killed: it may go on from what it saved before. By the state of the job, nobody wants that here.
+    assert_eq!(run(true, "137", "RUNNING"), (Some(137), true));
+    assert_eq!(run(true, "137", "CANCELLED"), (Some(137), false));
     // Somebody cancelled it.
     assert_eq!(run(true, "75", "CANCELLED"), (Some(75), false));
 }
@@ -369,6 +372,27 @@ fn a_job_that_comes_no_further_leaves_the_queue_and_progress_starts_the_count_ag
     assert!(requeued("step 1"));
     assert!(requeued("step 1"));
     assert!(requeued("step 2"));
+    assert!(requeued("step 2"));
+    assert!(!requeued("step 2"));
+}
+
+#[test]
+fn a_job_that_is_killed_again_before_it_saved_anything_leaves_the_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("results/checkpoints/last.safetensors");
+    fs_err::create_dir_all(saved.parent().unwrap()).unwrap();
+    let requeued = |step: &str| {
+        fs_err::write(&saved, step).unwrap();
+        let (code, said) = run_slurm_script(
+            folder.path(),
+            &[("requeue", true.into())],
+            &["exit", "137"],
+            "RUNNING",
+        );
+        assert_eq!(code, Some(137), "the status tells how it ended");
+        said.contains("scontrol requeue 7\n")
+    };
+    assert!(requeued("step 1"));
     assert!(requeued("step 2"));
     assert!(!requeued("step 2"));
 }

@@ -13,6 +13,9 @@ use crate::schema::{ClusterSection, WorkerJob};
 use crate::sys::clock::parse_slurm_time_limit;
 use crate::sys::shutdown::EXIT_STOPPED;
 
+/// What `srun` ends with when SIGKILL ended a task.
+const EXIT_KILLED: i32 = 128 + 9;
+
 /// What the template is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preemption {
@@ -22,6 +25,8 @@ pub struct Preemption {
     limit: usize,
     /// The exit status that says so.
     stopped: i32,
+    /// The exit status of tasks that were killed and may go on from what they saved before.
+    killed: Option<i32>,
     /// Where the tasks keep what they have reached; quoted.
     state_folder: String,
     /// Where the script keeps its count; quoted.
@@ -76,6 +81,7 @@ impl Preemption {
             requeue: is_on("requeue"),
             limit,
             stopped: EXIT_STOPPED,
+            killed: (job.stage == WorkerJob::PromptLearning).then_some(EXIT_KILLED),
             state_folder: quoted(job.state_folder.clone()),
             count_file: quoted(job.paths.folder.join(format!("{}_requeued", job.name))),
         }))
@@ -87,6 +93,7 @@ impl Preemption {
             requeue => self.requeue,
             limit => self.limit,
             stopped => self.stopped,
+            killed => self.killed,
             state_folder => self.state_folder.clone(),
             count_file => self.count_file.clone(),
         }
