@@ -13,6 +13,7 @@ use candle_core::{Device, Tensor};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::resume::RunSettings;
 use crate::diag::{Diagnostic, Location};
 use crate::sys::atomic_file;
 use crate::sys::process::host_name;
@@ -30,8 +31,12 @@ pub struct TrainState {
     pub validations_without_improvement: u64,
     /// Whether training came to its end (all steps done or early stopping).
     pub finished: bool,
-    /// What must not change between a run and its resumption: seed, batch sizes, number of examples, schedule.
-    pub fingerprint: String,
+    /// Steps that the run was to have.
+    #[serde(default)]
+    pub max_steps: u64,
+    /// What the run is made of; see [`super::resume`].
+    #[serde(default)]
+    pub settings: RunSettings,
     /// Validated states that are kept under names of their own: validation loss and file name, best first.
     #[serde(default)]
     pub kept: Vec<(f64, String)>,
@@ -103,6 +108,37 @@ impl CheckpointFolder {
         let _ = file.write_all(owner.as_bytes());
         atomic_file::remove_leftovers(&self.folder, None);
         Ok(Ownership { _file: file })
+    }
+
+    /// Moves the checkpoints of an earlier run, where there are any, to a folder `run_N` beside them, so that this run is
+    /// never resumed from them.
+    pub fn put_aside(&self) -> Result<()> {
+        let Ok(entries) = fs_err::read_dir(&self.folder) else {
+            return Ok(());
+        };
+        let old: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "safetensors"))
+            .collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let mut names = (0..).map(|number| self.folder.join(format!("run_{number}")));
+        let aside = names
+            .find(|name| !name.exists())
+            .expect("there is no last number");
+        fs_err::create_dir(&aside)?;
+        // The state to resume from goes first: killed in between, the next start finds no half of a run.
+        for path in std::iter::once(&self.last())
+            .filter(|last| old.contains(last))
+            .chain(old.iter().filter(|path| **path != self.last()))
+        {
+            let name = path.file_name().expect("an entry of a folder has a name");
+            fs_err::rename(path, aside.join(name))?;
+        }
+        tracing::warn!("checkpoints of an earlier run went to {}", aside.display());
+        Ok(())
     }
 
     /// The state to resume from.
@@ -261,6 +297,21 @@ mod tests {
     }
 
     #[test]
+    fn checkpoints_of_earlier_runs_are_put_aside_under_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointFolder::new(folder.path());
+        checkpoints.put_aside().unwrap();
+        for number in 0..2 {
+            fs_err::write(checkpoints.last(), "").unwrap();
+            fs_err::write(checkpoints.best(), "").unwrap();
+            checkpoints.put_aside().unwrap();
+            let aside = folder.path().join(format!("run_{number}"));
+            assert_eq!(fs_err::read_dir(aside).unwrap().count(), 2);
+        }
+        assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
     fn a_folder_belongs_to_one_run_at_a_time_and_its_leftovers_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = CheckpointFolder::new(folder.path().join("checkpoints"));
@@ -289,7 +340,8 @@ mod tests {
             best: Some((0.1 + 0.2, 5)),
             validations_without_improvement: 1,
             finished: false,
-            fingerprint: "seed 1234".into(),
+            max_steps: 9,
+            settings: RunSettings::new(),
             kept: vec![(0.3, "a.safetensors".into())],
         };
         let tensor = Tensor::new(&[[1f32, -2.5]], &Device::Cpu).unwrap();

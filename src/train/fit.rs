@@ -14,7 +14,7 @@ use super::schedule::Schedule;
 use super::step::LossContext;
 use crate::data::dataset::Dataset;
 use crate::data::sampler::Sampler;
-use crate::diag::{Diagnostic, Location};
+use crate::diag::Diagnostic;
 use crate::dist::Communicator;
 use crate::prompt::VirtualPrompts;
 use crate::sys::shutdown::Shutdown;
@@ -114,91 +114,6 @@ pub struct FitParts<'a> {
     pub communicator: &'a dyn Communicator,
     /// Asks the run to stop.
     pub shutdown: Shutdown,
-}
-
-/// Where a run begins: at nothing, or where its last checkpoint stands. The optimizer is brought to that state.
-pub fn restore(
-    options: &FitOptions,
-    checkpoints: &CheckpointFolder,
-    optimizer: &mut Optimizer,
-    fingerprint: &str,
-) -> Result<TrainState> {
-    let fresh = TrainState {
-        fingerprint: fingerprint.to_owned(),
-        ..TrainState::default()
-    };
-    let path = checkpoints.last();
-    let own = if options.resume_if_exists {
-        checkpoints.load(&path)?
-    } else {
-        None
-    };
-    let Some((state, tensors)) = own else {
-        return start_from(options, checkpoints, optimizer, fresh);
-    };
-    if state.fingerprint != fingerprint {
-        return Err(Diagnostic::configuration(
-            "this results folder holds a checkpoint of another run",
-        )
-        .note(format!(
-            "checkpoint: {} ({})",
-            path.display(),
-            state.fingerprint
-        ))
-        .note(format!("this run: {fingerprint}"))
-        .hint("give this run its own folder with `prompt_learning.run.results_dir=…`")
-        .hint("or start over with `prompt_learning.exp_manager.resume_if_exists=False`")
-        .into());
-    }
-    optimizer
-        .restore(&tensors, state.global_step)
-        .with_context(|| format!("resuming from {}", path.display()))?;
-    tracing::info!(
-        "resuming at step {} from {}",
-        state.global_step,
-        path.display()
-    );
-    Ok(state)
-}
-
-/// The state of `trainer.resume_from_checkpoint`, which another run left, or `fresh`.
-fn start_from(
-    options: &FitOptions,
-    checkpoints: &CheckpointFolder,
-    optimizer: &mut Optimizer,
-    fresh: TrainState,
-) -> Result<TrainState> {
-    let Some(path) = &options.start_from else {
-        return Ok(fresh);
-    };
-    let (other, tensors) = checkpoints.load(path)?.ok_or_else(|| {
-        Diagnostic::configuration("the checkpoint to start from is not there")
-            .at(Location::file(path.display()))
-            .note("it is named by `trainer.resume_from_checkpoint`")
-            .hint("prompt_learning.trainer.resume_from_checkpoint=null")
-    })?;
-    optimizer
-        .restore(&tensors, other.global_step)
-        .with_context(|| format!("starting from {}", path.display()))?;
-    if other.fingerprint != fresh.fingerprint {
-        tracing::warn!(
-            "{} is of another run ({}); this one is {}",
-            path.display(),
-            other.fingerprint,
-            fresh.fingerprint
-        );
-    }
-    tracing::info!(
-        "starting at step {} from {}",
-        other.global_step,
-        path.display()
-    );
-    // What that run kept, and how well it did, stays that run's.
-    Ok(TrainState {
-        global_step: other.global_step,
-        consumed_samples: other.consumed_samples,
-        ..fresh
-    })
 }
 
 /// Trains from `state` until the steps are done, nothing improves, or somebody asks to stop.

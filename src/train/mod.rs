@@ -5,10 +5,12 @@ pub mod clip;
 pub mod fit;
 pub mod metrics;
 pub mod optimizer;
+pub mod resume;
 pub mod schedule;
 pub mod step;
 
 pub use checkpoint::{CheckpointFolder, TrainState};
 pub use fit::{FitOptions, FitOutcome, Stop, fit};
 pub use optimizer::{AdafactorConfig, AdamConfig, Optimizer, OptimizerConfig, SgdConfig};
+pub use resume::{RunSettings, restore};
 pub use schedule::{LearningRate, Policy, Schedule};

@@ -14,6 +14,7 @@ pub mod preflight;
 mod prompt_health;
 mod prompt_learning;
 mod report;
+mod run_settings;
 mod tasks;
 mod training_setup;
 

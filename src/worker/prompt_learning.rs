@@ -11,6 +11,7 @@ use super::devices::{self, Role};
 use super::frozen_model::FrozenModel;
 use super::prompt_health;
 use super::report;
+use super::run_settings;
 use super::tasks;
 use super::training_setup;
 use crate::data::dataset::Dataset;
@@ -30,10 +31,10 @@ use crate::sys::env_vars;
 use crate::sys::rng::SeededRng;
 use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
 use crate::train::checkpoint::Ownership;
-use crate::train::fit::{EarlyStopping, FitParts, KeepBest, restore};
+use crate::train::fit::{EarlyStopping, FitParts, KeepBest};
 use crate::train::metrics::{Console, JsonLines, MetricSink};
 use crate::train::step::LossContext;
-use crate::train::{CheckpointFolder, FitOptions, Optimizer, Stop, fit};
+use crate::train::{CheckpointFolder, FitOptions, Optimizer, Stop, fit, restore};
 
 /// Stream of the run's seed that first values are drawn from; the order of rows has streams of its own.
 const STREAM_PROMPT: u64 = 1;
@@ -113,8 +114,8 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         sampler.batches_per_epoch() as u64,
         &frozen,
     )?;
-    let fingerprint = fingerprint(section, &train, trainable, options.max_steps);
-    let state = restore(&options, &checkpoints, &mut optimizer, &fingerprint)?;
+    let settings = run_settings::collect(section, &train, validation.as_ref(), &frozen)?;
+    let state = restore(&options, &checkpoints, &mut optimizer, &settings)?;
     tracing::info!(
         "training {} for {}: {trainable} numbers, {} rows, {} steps of {} rows",
         model_section.new_tasks.join(", "),
@@ -442,26 +443,6 @@ fn fit_options(
             }
         }),
     })
-}
-
-/// What must be equal between a run and the one that resumes it.
-fn fingerprint(
-    section: &PromptLearning,
-    train: &Dataset,
-    trainable: usize,
-    max_steps: u64,
-) -> String {
-    let model = &section.model;
-    format!(
-        "{} of {}, {trainable} numbers, seed {}, {} rows in batches of {}/{}, {max_steps} steps, lr {}",
-        style_name(model.virtual_prompt_style),
-        model.new_tasks.join("+"),
-        model.seed,
-        train.examples.len(),
-        model.global_batch_size,
-        model.micro_batch_size,
-        model.optim.lr
-    )
 }
 
 /// Writes the prompt archive at `model.nemo_path`.

@@ -47,4 +47,6 @@ mod tokenize;
 #[cfg(feature = "worker")]
 mod worker_eval;
 #[cfg(feature = "worker")]
+mod worker_resume;
+#[cfg(feature = "worker")]
 mod worker_train;

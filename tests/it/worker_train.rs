@@ -19,7 +19,7 @@ fn rows() -> String {
 }
 
 /// The resolved YAML of a job in `results`, with `changes` (`key.path=value`) applied.
-fn config(sandbox: &Sandbox, model: &Path, results: &str, changes: &[&str]) -> String {
+pub(crate) fn config(sandbox: &Sandbox, model: &Path, results: &str, changes: &[&str]) -> String {
     sandbox.write("train.jsonl", rows());
     let text = format!(
         "
@@ -72,11 +72,11 @@ model:
     name
 }
 
-fn train(sandbox: &Sandbox, config: &str, status: i32) -> Ran {
+pub(crate) fn train(sandbox: &Sandbox, config: &str, status: i32) -> Ran {
     sandbox.expect(&["worker", "prompt_learning", "--config", config], status)
 }
 
-fn metrics(sandbox: &Sandbox, results: &str) -> Vec<serde_json::Value> {
+pub(crate) fn metrics(sandbox: &Sandbox, results: &str) -> Vec<serde_json::Value> {
     let text = sandbox.read(&format!("{results}/results/metrics.jsonl"));
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -84,7 +84,7 @@ fn metrics(sandbox: &Sandbox, results: &str) -> Vec<serde_json::Value> {
 }
 
 /// Losses of the logged steps.
-fn losses(sandbox: &Sandbox, results: &str) -> Vec<f64> {
+pub(crate) fn losses(sandbox: &Sandbox, results: &str) -> Vec<f64> {
     metrics(sandbox, results)
         .iter()
         .filter_map(|line| line["loss"].as_f64())
@@ -360,18 +360,4 @@ fn a_learning_rate_that_explodes_stops_with_advice_and_saves_nothing() {
         1,
     );
     assert!(said.contains("optim.lr"), "{said}");
-}
-
-#[test]
-fn a_results_folder_of_another_run_is_not_resumed_by_mistake() {
-    let sandbox = Sandbox::new();
-    let model = tiny_gpt2(&sandbox.path("gpt2"));
-    train(&sandbox, &config(&sandbox, &model, "a", &[]), 0);
-    let stderr = train(
-        &sandbox,
-        &config(&sandbox, &model, "a", &["model.seed=7"]),
-        2,
-    )
-    .stderr;
-    assert!(stderr.contains("resume_if_exists=False"), "{stderr}");
 }

@@ -207,7 +207,7 @@ rows_of_quick
 folder=results/bytes/quickstart/prompt_learning
 tune=("$ptune" "${quick[@]}" stages=[prompt_learning] prompt_learning.exp_manager.resume_if_exists=True
   prompt_learning.trainer.max_steps=400 prompt_learning.trainer.val_check_interval=50
-  prompt_learning.exp_manager.checkpoint_callback_params.every_n_train_steps=10 base_results_dir=results/bytes)
+  +prompt_learning.exp_manager.checkpoint_callback_params.every_n_train_steps=10 base_results_dir=results/bytes)
 "${tune[@]}" > out
 await "$(number 1)" COMPLETED 900
 mv results/bytes results/undisturbed
