@@ -206,7 +206,7 @@ if part 13 "pre-empted three times, by USR1, by TERM and by a kill of the step: 
 rows_of_quick
 folder=results/bytes/quickstart/prompt_learning
 tune=("$ptune" "${quick[@]}" stages=[prompt_learning] prompt_learning.exp_manager.resume_if_exists=True
-  prompt_learning.trainer.max_steps=400 prompt_learning.trainer.val_check_interval=50
+  prompt_learning.trainer.max_steps=400 prompt_learning.trainer.val_check_interval=50 prompt_learning.trainer.log_every_n_steps=1
   +prompt_learning.exp_manager.checkpoint_callback_params.every_n_train_steps=10 base_results_dir=results/bytes)
 "${tune[@]}" > out
 await "$(number 1)" COMPLETED 900
