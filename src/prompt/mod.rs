@@ -9,7 +9,7 @@ pub mod table;
 pub mod template;
 pub mod virtual_prompts;
 
-pub use encoder::{EncoderConfig, EncoderType, PromptEncoder};
+pub use encoder::{EncoderConfig, PromptEncoder};
 pub use splice::SplicePlan;
 pub use table::PromptTable;
 pub use virtual_prompts::VirtualPrompts;

@@ -61,13 +61,21 @@ impl VirtualPrompts {
         })
     }
 
-    /// The virtual tokens [V, H] of `task`, f32; differentiable when the task is being trained.
+    /// Begins training step `step`, counted from 0: what is drawn by chance in it depends on its number alone.
+    pub fn at_step(&self, step: u64) {
+        if let Trainable::Encoder { encoder, .. } = &self.trainable {
+            encoder.at_step(step);
+        }
+    }
+
+    /// The virtual tokens [V, H] of `task`, f32; differentiable when the task is being trained, and with the dropout of
+    /// the present training step.
     pub fn embeddings(&self, task: &str) -> Result<Tensor> {
         match &self.trainable {
             Trainable::Encoder {
                 encoder,
                 task_names,
-            } if task_names.contains_key(task) => encoder.forward(task_names.get(task)),
+            } if task_names.contains_key(task) => encoder.forward_in_training(task_names.get(task)),
             Trainable::Rows(rows) if rows.contains_key(task) => Ok(rows[task].as_tensor().clone()),
             _ => Ok(self.existing.get(task)?.clone()),
         }
@@ -93,14 +101,22 @@ impl VirtualPrompts {
     /// Existing tasks untouched, followed by the new tasks as they are now.
     pub fn table(&self) -> Result<PromptTable> {
         let mut table = self.existing.clone();
-        let new_tasks: Vec<&String> = match &self.trainable {
-            Trainable::Nothing => vec![],
-            Trainable::Encoder { task_names, .. } => task_names.keys().collect(),
-            Trainable::Rows(rows) => rows.keys().collect(),
-        };
-        for task in new_tasks {
-            // A trained row is updated in place: the table must hold its own copy.
-            table.insert(task.as_str(), &self.embeddings(task)?.copy()?)?;
+        match &self.trainable {
+            Trainable::Nothing => {}
+            Trainable::Encoder {
+                encoder,
+                task_names,
+            } => {
+                for (task, name) in task_names {
+                    // Without a head what comes out is what is trained, updated in place: the table gets its own copy.
+                    table.insert(task.as_str(), &encoder.forward(Some(name))?.copy()?)?;
+                }
+            }
+            Trainable::Rows(rows) => {
+                for (task, rows) in rows {
+                    table.insert(task.as_str(), &rows.as_tensor().copy()?)?;
+                }
+            }
         }
         Ok(table)
     }

@@ -50,3 +50,16 @@ where
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
+
+/// A name in any case, as the original's `.lower()` reads it.
+pub(super) fn lower_case<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: serde::de::DeserializeOwned,
+{
+    let value = match Value::deserialize(deserializer)? {
+        Value::String(name) => Value::String(name.to_lowercase()),
+        other => other,
+    };
+    serde_yaml::from_value(value).map_err(D::Error::custom)
+}

@@ -44,14 +44,15 @@ pub enum VirtualPromptStyle {
 pub enum PromptEncoderType {
     /// Linear layers with ReLU between.
     Mlp,
-    /// Bidirectional LSTM and a two-layer head.
+    /// Bidirectional LSTM, as wide as `encoder_hidden` in each direction, and two linear layers.
     Lstm,
     /// Two linear layers with GELU between; NeMo splits them over tensor-parallel ranks.
     #[default]
     TpMlp,
-    /// The LSTM with conditioned input, as NeMo 1.12 names it.
+    /// The same with `encoder_hidden` shared by both directions and as the embedding's width, so that a large model's
+    /// encoder stays small; NeMo 1.12 names it and cannot build it.
     BigLstm,
-    /// The virtual tokens themselves, without a network.
+    /// The virtual tokens themselves, without a network and without the task's name: NeMo 1.17's prompt tuning.
     Embedding,
 }
 
@@ -121,12 +122,13 @@ fn init_texts<'de, D: serde::Deserializer<'de>>(
 #[serde(default)]
 pub struct PTuningSection {
     /// Kind of network.
+    #[serde(deserialize_with = "lenient::lower_case")]
     pub encoder_type: PromptEncoderType,
     /// Dropout between LSTM layers.
     pub dropout: f64,
-    /// LSTM depth, or number of linear layers of `mlp`; not used by `tpmlp`.
+    /// LSTM depth, or number of linear layers of `mlp`; not used by `tpmlp` and `embedding`.
     pub num_layers: usize,
-    /// Width between the layers; 2048 for `tpmlp` and half of the model's width otherwise where it is not given.
+    /// Width inside; 2048 for `tpmlp` and half of the model's width otherwise where it is not given.
     pub encoder_hidden: Option<usize>,
     /// Standard deviation of the first weights of `tpmlp`.
     pub init_std: f64,
@@ -414,6 +416,28 @@ impl Section for PromptLearning {
             "model.p_tuning.num_layers",
             "the `mlp` encoder has at least 2 layers",
         );
+        let is_lstm = matches!(
+            encoder.encoder_type,
+            PromptEncoderType::Lstm | PromptEncoderType::BigLstm
+        );
+        problems.require(
+            !is_lstm || encoder.num_layers >= 1,
+            "model.p_tuning.num_layers",
+            "an LSTM has at least 1 layer",
+        );
+        problems.require(
+            encoder.encoder_type != PromptEncoderType::BigLstm
+                || encoder
+                    .encoder_hidden
+                    .is_none_or(|width| width.is_multiple_of(2)),
+            "model.p_tuning.encoder_hidden",
+            "`biglstm` gives half of it to each direction, so it must be even",
+        );
+        problems.require(
+            encoder.init_std.is_finite() && encoder.init_std >= 0.0,
+            "model.p_tuning.init_std",
+            "must not be negative",
+        );
         problems.require(
             (0.0..1.0).contains(&encoder.dropout),
             "model.p_tuning.dropout",
@@ -651,6 +675,24 @@ model:
             error.notes[1].contains("no template for task `x`"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn encoders_are_named_in_any_case_and_misspelt_ones_get_the_nearest_name() {
+        for (name, expected) in [
+            ("TPMLP", PromptEncoderType::TpMlp),
+            ("BigLSTM", PromptEncoderType::BigLstm),
+            ("embedding", PromptEncoderType::Embedding),
+        ] {
+            let section = read(&format!("model.p_tuning={{encoder_type: {name}}}")).unwrap();
+            assert_eq!(section.model.p_tuning.encoder_type, expected);
+        }
+        let error = read("model.p_tuning={encoder_type: biglsm}").unwrap_err();
+        assert_eq!(error.hints, ["did you mean `biglstm`?"]);
+        let error =
+            read("model.p_tuning={encoder_type: biglstm, encoder_hidden: 7, num_layers: 0}");
+        let error = error.unwrap_err();
+        assert_eq!(error.title, "2 problems in `prompt_learning`");
     }
 
     #[test]

@@ -134,6 +134,7 @@ pub fn fit(
         let lr = parts.schedule.learning_rate(state.global_step);
         let lr = parts.optimizer.learning_rate(lr);
         let batch = parts.sampler.batch_at(state.consumed_samples);
+        parts.prompts.at_step(state.global_step);
         let rows = batch.of_rank(parts.communicator.rank(), parts.communicator.world_size());
         let outcome =
             gradients(parts, options, &rows).with_context(|| format!("in training step {step}"))?;

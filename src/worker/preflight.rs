@@ -20,11 +20,12 @@ use crate::export::nemo::PromptArchive;
 use crate::model::ModelConfig;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::StackPositions;
+use crate::prompt::EncoderConfig;
 use crate::prompt::template::TaskTemplate;
 use crate::quickstart;
 use crate::schema::{
-    Accelerator, Conversion, Evaluation, Precision, PromptEncoderType, PromptLearning,
-    PromptLearningModel, VirtualPromptStyle, WorkerJob, read_section,
+    Accelerator, Conversion, Evaluation, Precision, PromptLearning, PromptLearningModel,
+    VirtualPromptStyle, WorkerJob, read_section,
 };
 use crate::tokenize::Tokenizer;
 
@@ -527,19 +528,7 @@ fn trained(model: &PromptLearningModel, hidden: usize) -> u64 {
         .unwrap_or(0);
     let count = match model.virtual_prompt_style {
         VirtualPromptStyle::PTuning => {
-            let settings = &model.p_tuning;
-            let (width, layers) = match settings.encoder_type {
-                PromptEncoderType::TpMlp => (settings.encoder_hidden.unwrap_or(2048), 2),
-                _ => (
-                    settings.encoder_hidden.unwrap_or(hidden / 2),
-                    settings.num_layers.max(2),
-                ),
-            };
-            tokens * hidden
-                + 2 * hidden * width
-                + (layers - 2) * (width + 1) * width
-                + width
-                + hidden
+            EncoderConfig::of_section(&model.p_tuning, tokens, hidden, model.seed).parameter_count()
         }
         _ => tokens * hidden * model.new_tasks.len(),
     };

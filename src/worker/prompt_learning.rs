@@ -22,10 +22,8 @@ use crate::dist::Solo;
 use crate::export::nemo::PromptArchive;
 use crate::model::LanguageModel;
 use crate::prompt::template::TaskTemplate;
-use crate::prompt::{EncoderConfig, EncoderType, PromptEncoder, PromptTable, VirtualPrompts, init};
-use crate::schema::{
-    PromptEncoderType, PromptInitMethod, PromptLearning, PromptLearningModel, VirtualPromptStyle,
-};
+use crate::prompt::{EncoderConfig, PromptEncoder, PromptTable, VirtualPrompts, init};
+use crate::schema::{PromptInitMethod, PromptLearning, PromptLearningModel, VirtualPromptStyle};
 use crate::sys::atomic_file;
 use crate::sys::env_vars;
 use crate::sys::rng::SeededRng;
@@ -323,34 +321,13 @@ fn new_prompts(
                     frozen.model.embed_tokens(&ids)?.to_dtype(DType::F32)?,
                 ); // [T, H]
             }
-            let settings = &section.p_tuning;
-            let encoder_type = match settings.encoder_type {
-                PromptEncoderType::Mlp => EncoderType::Mlp,
-                PromptEncoderType::TpMlp => EncoderType::TpMlp,
-                other => {
-                    return Err(Diagnostic::configuration(format!(
-                        "the prompt encoder {other:?} cannot be trained by this version"
-                    ))
-                    .hint("prompt_learning.model.p_tuning.encoder_type=tpmlp")
-                    .into());
-                }
-            };
-            let default_width = match encoder_type {
-                EncoderType::TpMlp => 2048,
-                EncoderType::Mlp => hidden_size / 2,
-            };
-            let encoder = PromptEncoder::new(
-                &EncoderConfig {
-                    encoder_type,
-                    total_virtual_tokens: virtual_tokens.unwrap_or(0),
-                    hidden_size,
-                    encoder_hidden: settings.encoder_hidden.unwrap_or(default_width),
-                    num_layers: settings.num_layers,
-                    init_std: settings.init_std,
-                },
-                &mut rng,
-                device,
-            )?;
+            let config = EncoderConfig::of_section(
+                &section.p_tuning,
+                virtual_tokens.unwrap_or(0),
+                hidden_size,
+                section.seed,
+            );
+            let encoder = PromptEncoder::new(&config, &mut rng, device)?;
             Ok(VirtualPrompts::p_tuning(existing, encoder, names))
         }
         _ => {

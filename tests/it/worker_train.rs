@@ -112,6 +112,47 @@ fn p_tuning_a_gpt_lowers_the_loss_and_leaves_metrics_and_a_prompt_archive() {
 }
 
 #[test]
+fn every_prompt_encoder_lowers_the_loss_and_resumes_to_the_same_bytes() {
+    for (encoder, settings) in [
+        ("mlp", "encoder_hidden: 32, num_layers: 2"),
+        // Dropout draws are part of what must come back.
+        ("lstm", "encoder_hidden: 12, num_layers: 2, dropout: 0.2"),
+        ("BigLSTM", "encoder_hidden: 12, num_layers: 1"),
+        ("embedding", "{}"),
+    ] {
+        let sandbox = Sandbox::new();
+        let model = tiny_gpt2(&sandbox.path("gpt2"));
+        let settings = settings.trim_matches(['{', '}']);
+        let p_tuning = format!("model.p_tuning={{encoder_type: {encoder}, {settings}}}");
+        let changes = ["model.optim.lr=0.05", "trainer.max_steps=24", &p_tuning];
+        let straight = config(&sandbox, &model, "a", &changes);
+        train(&sandbox, &straight, 0);
+        let losses = losses(&sandbox, "a");
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        assert!(
+            mean(&losses[20..]) < 0.97 * mean(&losses[..4]),
+            "{encoder}: {losses:?}"
+        );
+
+        // A run that starts where the first one was after step 20 ends with the same numbers.
+        let last = "trainer.resume_from_checkpoint=a/results/checkpoints/";
+        let names: Vec<String> = fs_err::read_dir(sandbox.path("a/results/checkpoints"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let middle = names
+            .iter()
+            .find(|name| name.contains("step=20"))
+            .unwrap_or_else(|| panic!("{names:?}"));
+        let from = format!("{last}{middle}");
+        let changes = [changes.as_slice(), &[&from]].concat();
+        train(&sandbox, &config(&sandbox, &model, "b", &changes), 0);
+        let resumed = self::losses(&sandbox, "b");
+        assert_eq!(resumed, losses[20..], "{encoder}");
+    }
+}
+
+#[test]
 fn prompt_tuning_a_t5_lowers_the_loss_from_every_first_value() {
     for (name, init) in [
         (

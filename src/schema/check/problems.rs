@@ -145,7 +145,10 @@ impl Problems {
         let about = self.about();
         match &self.found[..] {
             [] => Ok(()),
-            [problem] => Err(problem.diagnostic()),
+            [problem] => Err(match &problem.hint {
+                Some(hint) => problem.diagnostic().hint(hint),
+                None => problem.diagnostic(),
+            }),
             problems => {
                 let mut diagnostic =
                     Diagnostic::configuration(format!("{} problems in {about}", problems.len()));
