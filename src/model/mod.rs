@@ -27,6 +27,7 @@ pub mod position;
 mod rows;
 pub mod t5;
 pub mod toy;
+mod trace;
 pub mod weights;
 
 use std::path::Path;

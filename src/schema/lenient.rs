@@ -63,3 +63,8 @@ where
     };
     serde_yaml::from_value(value).map_err(D::Error::custom)
 }
+
+/// A count; null means 1.
+pub(super) fn null_is_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(1))
+}

@@ -13,11 +13,13 @@ mod exp_manager;
 mod inference;
 mod lenient;
 mod manifest;
+mod monitored;
 mod optim;
 mod prompt_learning;
 mod run;
 mod step_plan;
 mod task_template;
+mod time_limit;
 mod trainer;
 mod training;
 
@@ -33,6 +35,7 @@ pub use exp_manager::{
 };
 pub use inference::{EarlyStoppingSetting, InferenceSection, Never};
 pub use manifest::JobManifest;
+pub use monitored::{Monitored, canonical_metric};
 pub use optim::{Epsilon, OptimSection, OptimizerName, PolicyName, ScheduleSection};
 pub use prompt_learning::{
     PTuningSection, PromptEncoderType, PromptInitMethod, PromptLearning, PromptLearningModel,
@@ -41,5 +44,6 @@ pub use prompt_learning::{
 pub use run::{RunSection, WorkerJob};
 pub use step_plan::StepPlan;
 pub use task_template::TaskTemplateSection;
-pub use trainer::{Accelerator, Amount, Precision, TrainerSection};
+pub use time_limit::TimeLimit;
+pub use trainer::{Accelerator, Amount, ClipAlgorithm, Precision, TrainerSection};
 pub use training::DataSection;

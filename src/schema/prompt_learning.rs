@@ -180,7 +180,7 @@ pub struct PromptLearningModel {
     pub validation_drop_last: bool,
     /// Generate and score in each validation.
     pub report_validation_metric: bool,
-    /// `accuracy`, or ptune's own `exact_match` and `f1`.
+    /// `accuracy`, `bleu`, `rouge`, or ptune's own `exact_match` and `f1`: all of them are measured.
     pub validation_metric: String,
     /// An earlier result to go on from, whose tasks are `existing_tasks`.
     pub restore_path: Option<PathBuf>,
@@ -196,6 +196,12 @@ pub struct PromptLearningModel {
     /// Tasks to tune now.
     #[serde(deserialize_with = "lenient::one_or_many")]
     pub new_tasks: Vec<String>,
+    /// Half precision: the first factor of the loss.
+    pub native_amp_init_scale: f64,
+    /// Half precision: good steps after which the factor doubles.
+    pub native_amp_growth_interval: u64,
+    /// Half precision: steps with a gradient that is not finite before the factor is halved.
+    pub hysteresis: u64,
     /// Split activations along the sequence between tensor-parallel ranks.
     #[serde(deserialize_with = "lenient::null_is_default")]
     pub sequence_parallel: bool,
@@ -252,6 +258,9 @@ impl Default for PromptLearningModel {
             save_nemo_on_validation_end: false,
             existing_tasks: vec![],
             new_tasks: vec![],
+            native_amp_init_scale: 4_294_967_296.0,
+            native_amp_growth_interval: 1000,
+            hysteresis: 2,
             sequence_parallel: false,
             sequence_sequence_parallel: None,
             activations_checkpoint_granularity: None,
@@ -299,7 +308,13 @@ impl PromptLearningModel {
         }
     }
 
-    /// Micro batches of one optimiser step when `data_parallel_size` ranks share it.
+    /// Rows in an optimiser step: `global_batch_size`, as often as `trainer.accumulate_grad_batches` says.
+    pub fn rows_per_step(&self, trainer: &TrainerSection) -> usize {
+        self.global_batch_size
+            .saturating_mul(trainer.accumulate_grad_batches.max(1))
+    }
+
+    /// Micro batches of one global batch when `data_parallel_size` ranks share it.
     pub fn micro_batches(&self, data_parallel_size: usize) -> usize {
         (self.global_batch_size / (self.micro_batch_size * data_parallel_size).max(1)).max(1)
     }
@@ -327,21 +342,14 @@ impl Section for PromptLearning {
         "trainer.enable_progress_bar",
         "trainer.enable_model_summary",
         "trainer.limit_test_batches",
-        "trainer.max_time",
-        "exp_manager.create_tensorboard_logger",
         "exp_manager.create_fault_tolerance_callback",
         "exp_manager.fault_tolerance",
         "exp_manager.log_step_timing",
         "exp_manager.step_timing_kwargs",
         "exp_manager.use_datetime_version",
         "exp_manager.checkpoint_callback_params.always_save_nemo",
-        "exp_manager.checkpoint_callback_params.save_last",
-        "exp_manager.checkpoint_callback_params.verbose",
         "exp_manager.wandb_logger_kwargs",
         "model.precision",
-        "model.native_amp_init_scale",
-        "model.native_amp_growth_interval",
-        "model.hysteresis",
         "model.megatron_amp_O2",
         "model.grad_clip_loss",
         "model.context_parallel_size",
@@ -366,7 +374,8 @@ impl Section for PromptLearning {
     fn validate(&self, problems: &mut Problems) {
         self.run.validate(problems);
         self.trainer.validate(problems);
-        self.exp_manager.validate(problems);
+        self.exp_manager
+            .validate(problems, self.model.report_validation_metric);
         let model = &self.model;
         model.data.validate(problems);
         model.optim.validate(problems);
@@ -402,13 +411,18 @@ impl Section for PromptLearning {
         problems.require(
             matches!(
                 model.validation_metric.as_str(),
-                "accuracy" | "exact_match" | "f1"
+                "accuracy" | "exact_match" | "f1" | "bleu" | "rouge"
             ),
             "model.validation_metric",
             format!(
-                "`{}` is not known, expected one of accuracy, exact_match, f1",
+                "`{}` is not known, expected one of accuracy, bleu, rouge, exact_match, f1",
                 model.validation_metric
             ),
+        );
+        problems.require(
+            model.native_amp_init_scale > 0.0 && model.native_amp_init_scale.is_finite(),
+            "model.native_amp_init_scale",
+            "must be a positive number",
         );
         let encoder = &model.p_tuning;
         problems.require(

@@ -18,7 +18,7 @@ impl PromptLearning {
     /// The steps over `rows` training rows; nothing where no limit is set.
     pub fn step_plan(&self, rows: usize) -> Option<StepPlan> {
         let trainer = &self.trainer;
-        let all = rows / self.model.global_batch_size.max(1);
+        let all = rows / self.model.rows_per_step(trainer).max(1);
         let epoch = trainer.limit_train_batches.steps(all).min(all);
         let total = match (trainer.step_limit(), trainer.epoch_limit()) {
             (Some(steps), Some(epochs)) if trainer.max_epochs > 0 => {
@@ -26,6 +26,8 @@ impl PromptLearning {
             }
             (Some(steps), _) => steps,
             (None, Some(epochs)) => epochs.saturating_mul(epoch),
+            // Only the time ends it.
+            (None, None) if trainer.max_time.is_some() => usize::MAX,
             (None, None) => return None,
         };
         Some(StepPlan {

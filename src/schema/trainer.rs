@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_yaml::Value;
 
-use super::Problems;
+use super::{Problems, TimeLimit, lenient};
 
 /// Where the model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +88,27 @@ impl Amount {
     }
 }
 
+impl Amount {
+    /// Whether it is 0.
+    pub fn is_none(self) -> bool {
+        match self {
+            Self::Steps(steps) => steps == 0,
+            Self::Share(share) => share <= 0.0,
+        }
+    }
+}
+
+/// `trainer.gradient_clip_algorithm`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClipAlgorithm {
+    /// By the norm of the whole.
+    #[default]
+    Norm,
+    /// Number by number.
+    Value,
+}
+
 impl Serialize for Amount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -147,10 +168,20 @@ pub struct TrainerSection {
     pub log_every_n_steps: usize,
     /// Steps, or part of an epoch, between two validations.
     pub val_check_interval: Amount,
-    /// Only 1: accumulation follows from the global and the micro batch.
+    /// Validate only in every so manyeth epoch.
+    #[serde(deserialize_with = "lenient::null_is_one")]
+    pub check_val_every_n_epoch: usize,
+    /// Global batches in an optimiser step; micro batches within one are gathered in any case.
+    #[serde(deserialize_with = "lenient::null_is_one")]
     pub accumulate_grad_batches: usize,
-    /// Largest norm of the gradient; 0 or null for no limit.
+    /// Largest norm (or number) of the gradient; 0 or null for no limit.
     pub gradient_clip_val: Option<f64>,
+    /// `norm`: all of the gradient is made smaller; `value`: each number is cut off.
+    #[serde(deserialize_with = "lenient::null_is_default")]
+    pub gradient_clip_algorithm: ClipAlgorithm,
+    /// Time for the whole training, `DD:HH:MM:SS` or a mapping of `days`, `hours`, `minutes`, `seconds`; the step at
+    /// hand is finished and the prompts are saved.
+    pub max_time: Option<TimeLimit>,
     /// A checkpoint of another run to start from, where the results folder has none of its own to go on from.
     pub resume_from_checkpoint: Option<PathBuf>,
     /// Part of the training data, or number of batches, in an epoch.
@@ -173,8 +204,11 @@ impl Default for TrainerSection {
             max_steps: -1,
             log_every_n_steps: 10,
             val_check_interval: Amount::Share(1.0),
+            check_val_every_n_epoch: 1,
             accumulate_grad_batches: 1,
             gradient_clip_val: Some(1.0),
+            gradient_clip_algorithm: ClipAlgorithm::Norm,
+            max_time: None,
             resume_from_checkpoint: None,
             limit_train_batches: Amount::Share(1.0),
             limit_val_batches: Amount::Share(1.0),
@@ -213,14 +247,24 @@ impl TrainerSection {
             "must be a number of epochs, or -1 for no limit",
         );
         problems.require(
-            self.max_steps != -1 || self.max_epochs != -1,
+            self.max_steps != -1 || self.max_epochs != -1 || self.max_time.is_some(),
             "trainer.max_epochs",
-            "training would never end: set `trainer.max_epochs` or `trainer.max_steps`",
+            "training would never end: set `trainer.max_epochs`, `trainer.max_steps` or `trainer.max_time`",
         );
         problems.require(
-            self.accumulate_grad_batches == 1,
+            self.accumulate_grad_batches > 0,
             "trainer.accumulate_grad_batches",
-            "must be 1: micro batches are gathered until `model.global_batch_size` is reached",
+            positive,
+        );
+        problems.require(
+            self.check_val_every_n_epoch > 0,
+            "trainer.check_val_every_n_epoch",
+            positive,
+        );
+        problems.require(
+            !self.limit_train_batches.is_none(),
+            "trainer.limit_train_batches",
+            "leaves nothing to train on",
         );
         problems.require(
             self.gradient_clip_val.is_none_or(|value| value >= 0.0),

@@ -19,6 +19,11 @@ pub fn log_stamp() -> String {
         .unwrap_or_default()
 }
 
+/// Seconds since 1970, with their fraction.
+pub fn unix_seconds() -> f64 {
+    OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9
+}
+
 /// Now as RFC 3339 writes it.
 pub fn timestamp() -> String {
     now().format(&Rfc3339).unwrap_or_default()

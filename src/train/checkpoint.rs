@@ -13,6 +13,8 @@ use candle_core::{Device, Tensor};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::loss_scale::LossScale;
+use super::monitor::{Measured, Monitor};
 use super::resume::RunSettings;
 use crate::diag::{Diagnostic, Location};
 use crate::sys::atomic_file;
@@ -25,11 +27,26 @@ pub struct TrainState {
     pub global_step: u64,
     /// Examples seen; with the seed this gives the order of all that follow.
     pub consumed_samples: u64,
-    /// Best validation loss so far and the step it was reached at.
+    /// Best value of what is monitored so far and the step it was reached at.
     pub best: Option<(f64, u64)>,
-    /// Validations since the best one, for early stopping.
+    /// Validations since the best one that counted, for early stopping.
     pub validations_without_improvement: u64,
-    /// Whether training came to its end (all steps done or early stopping).
+    /// Names of what `best` and `early_stopping_best` are values of.
+    #[serde(default)]
+    pub monitored: (String, String),
+    /// What was best for early stopping.
+    #[serde(default)]
+    pub early_stopping_best: Option<f64>,
+    /// Loss of the last validation.
+    #[serde(default)]
+    pub val_loss: Option<f64>,
+    /// Half precision: the factor of the loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
+    /// Time spent, where it is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_seconds: Option<f64>,
+    /// Whether training came to its end (all steps done, time over or early stopping).
     pub finished: bool,
     /// Steps that the run was to have.
     #[serde(default)]
@@ -37,7 +54,7 @@ pub struct TrainState {
     /// What the run is made of; see [`super::resume`].
     #[serde(default)]
     pub settings: RunSettings,
-    /// Validated states that are kept under names of their own: validation loss and file name, best first.
+    /// Validated states that are kept under names of their own: monitored value and file name, best first.
     #[serde(default)]
     pub kept: Vec<(f64, String)>,
 }
@@ -171,14 +188,14 @@ impl CheckpointFolder {
         &self,
         state: &mut TrainState,
         tensors: &IndexMap<String, Tensor>,
-        val_loss: f64,
+        (value, monitor): (f64, &Monitor),
         name: String,
         most: Option<usize>,
     ) -> Result<()> {
         let name = format!("{name}.safetensors");
         state.kept.retain(|(_, kept)| *kept != name);
-        let place = state.kept.partition_point(|(loss, _)| *loss <= val_loss);
-        state.kept.insert(place, (val_loss, name.clone()));
+        let place = monitor.place(value, &state.kept);
+        state.kept.insert(place, (value, name.clone()));
         let displaced = match most {
             Some(most) if state.kept.len() > most => state.kept.split_off(most),
             _ => vec![],
@@ -221,8 +238,8 @@ impl CheckpointFolder {
 }
 
 /// A checkpoint's name from a pattern of PyTorch Lightning: `{val_loss:.3f}` becomes `val_loss=0.123`, `{step}`
-/// `step=100`; what has another name stays as it is written. Separators of folders become `-`.
-pub fn checkpoint_name(pattern: &str, val_loss: f64, step: u64, epoch: u64) -> String {
+/// `step=100`; what was not measured stays as it is written. Separators of folders become `-`.
+pub fn checkpoint_name(pattern: &str, measured: &Measured, step: u64, epoch: u64) -> String {
     let mut name = String::new();
     let mut rest = pattern;
     while let Some(start) = rest.find('{') {
@@ -239,10 +256,11 @@ pub fn checkpoint_name(pattern: &str, val_loss: f64, step: u64, epoch: u64) -> S
                 .ok()
         });
         let value = match key {
-            "val_loss" => Some(format!("{val_loss:.*}", digits.unwrap_or(2))),
             "step" | "global_step" => Some(step.to_string()),
             "epoch" => Some(epoch.to_string()),
-            _ => None,
+            _ => measured
+                .get(key)
+                .map(|value| format!("{value:.*}", digits.unwrap_or(2))),
         };
         match value {
             Some(value) => name.extend([key, "=", value.as_str()]),
@@ -257,15 +275,21 @@ pub fn checkpoint_name(pattern: &str, val_loss: f64, step: u64, epoch: u64) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::loss_scale::LossScaleOptions;
 
     #[test]
     fn names_are_made_as_lightning_makes_them() {
-        let name = |pattern| checkpoint_name(pattern, 0.12345, 100, 3);
+        let measured = Measured::from([
+            ("val_loss".to_owned(), 0.12345),
+            ("val_f1".to_owned(), 61.27),
+        ]);
+        let name = |pattern| checkpoint_name(pattern, &measured, 100, 3);
         assert_eq!(
             name("megatron_t5--{val_loss:.3f}-{step}"),
             "megatron_t5--val_loss=0.123-step=100"
         );
         assert_eq!(name("{epoch}/{val_loss}"), "epoch=3-val_loss=0.12");
+        assert_eq!(name("{val_f1:.1f}"), "val_f1=61.3");
         assert_eq!(name("{lr} {step"), "{lr} {step");
     }
 
@@ -276,10 +300,20 @@ mod tests {
         let mut state = TrainState::default();
         let tensor = Tensor::new(&[1f32], &Device::Cpu).unwrap();
         let tensors = IndexMap::from([("parameter.x".to_owned(), tensor)]);
+        let monitor = Monitor {
+            name: "val_loss".into(),
+            higher_is_better: false,
+        };
         for (step, loss) in [(1, 0.5), (2, 0.3), (3, 0.4), (4, 0.9)] {
             state.global_step = step;
             checkpoints
-                .keep(&mut state, &tensors, loss, format!("step={step}"), Some(2))
+                .keep(
+                    &mut state,
+                    &tensors,
+                    (loss, &monitor),
+                    format!("step={step}"),
+                    Some(2),
+                )
                 .unwrap();
         }
         let mut names: Vec<String> = fs_err::read_dir(folder.path())
@@ -339,6 +373,11 @@ mod tests {
             consumed_samples: 56,
             best: Some((0.1 + 0.2, 5)),
             validations_without_improvement: 1,
+            monitored: ("val_loss".into(), "val_f1".into()),
+            early_stopping_best: Some(1.0 / 3.0),
+            val_loss: Some(0.7),
+            loss_scale: Some(LossScale::new(&LossScaleOptions::default())),
+            elapsed_seconds: Some(12.5),
             finished: false,
             max_steps: 9,
             settings: RunSettings::new(),

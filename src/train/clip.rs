@@ -1,7 +1,48 @@
-//! Gradient norm and clipping, as `torch.nn.utils.clip_grad_norm_` does it.
+//! Gradient norm and clipping, as `torch.nn.utils.clip_grad_norm_` and `clip_grad_value_` do it.
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
+
+/// `trainer.gradient_clip_val` with `gradient_clip_algorithm`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clip {
+    /// Nothing is clipped.
+    Off,
+    /// The norm of all gradients together is at most this.
+    Norm(f64),
+    /// Each number is at most this far from zero.
+    Value(f64),
+}
+
+impl Clip {
+    /// Clips gradients that are still multiplied by `loss_scale`, whose norm without it is `norm`. The result, times
+    /// the factor beside it, is what an optimizer is to be given.
+    pub fn apply(
+        self,
+        gradients: Vec<Tensor>,
+        loss_scale: f64,
+        norm: f64,
+    ) -> Result<(Vec<Tensor>, f64)> {
+        match self {
+            Self::Value(limit) if limit > 0.0 => {
+                let clamped = gradients
+                    .iter()
+                    .map(|gradient| {
+                        Ok(gradient
+                            .affine(1.0 / loss_scale, 0.0)?
+                            .clamp(-limit, limit)?)
+                    })
+                    .collect::<Result<_>>()?;
+                Ok((clamped, 1.0))
+            }
+            Self::Norm(limit) if limit > 0.0 => {
+                let factor = (limit / (norm + 1e-6)).min(1.0);
+                Ok((gradients, factor / loss_scale))
+            }
+            _ => Ok((gradients, 1.0 / loss_scale)),
+        }
+    }
+}
 
 /// Euclidean norm over all gradients together, in f64.
 pub fn gradient_norm(gradients: &[Tensor]) -> Result<f64> {
@@ -16,27 +57,38 @@ pub fn gradient_norm(gradients: &[Tensor]) -> Result<f64> {
     Ok(sum.sqrt())
 }
 
-/// What to multiply gradients of norm `norm` by so that they do not exceed `clip_val`; 1 where clipping is off.
-pub fn clip_coefficient(norm: f64, clip_val: Option<f64>) -> f64 {
-    match clip_val {
-        Some(limit) if limit > 0.0 => (limit / (norm + 1e-6)).min(1.0),
-        _ => 1.0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::Device;
 
+    /// What an optimizer gets of the gradients (3, −4) whose loss was multiplied by 8.
+    fn clipped(clip: Clip) -> Vec<f32> {
+        let gradients = vec![
+            Tensor::new(&[24f32], &Device::Cpu).unwrap(),
+            Tensor::new(&[-32f32], &Device::Cpu).unwrap(),
+        ];
+        let norm = gradient_norm(&gradients).unwrap() / 8.0;
+        assert!((norm - 5.0).abs() < 1e-12);
+        let (gradients, factor) = clip.apply(gradients, 8.0, norm).unwrap();
+        gradients
+            .iter()
+            .map(|gradient| gradient.to_vec1::<f32>().unwrap()[0] * factor as f32)
+            .collect()
+    }
+
     #[test]
     fn the_norm_runs_over_all_tensors_and_clipping_only_shrinks() {
-        let three = Tensor::new(&[3f32], &Device::Cpu).unwrap();
-        let four = Tensor::new(&[[4f32]], &Device::Cpu).unwrap();
-        let norm = gradient_norm(&[three, four]).unwrap();
-        assert!((norm - 5.0).abs() < 1e-12);
-        assert!((clip_coefficient(norm, Some(1.0)) - 1.0 / 5.000_001).abs() < 1e-9);
-        assert!((clip_coefficient(0.5, Some(1.0)) - 1.0).abs() < 1e-12);
-        assert!((clip_coefficient(norm, None) - 1.0).abs() < 1e-12);
+        let near = |found: Vec<f32>, expected: [f32; 2]| {
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
+            }
+        };
+        near(clipped(Clip::Norm(1.0)), [0.6, -0.8]);
+        near(clipped(Clip::Norm(10.0)), [3.0, -4.0]);
+        near(clipped(Clip::Value(3.5)), [3.0, -3.5]);
+        near(clipped(Clip::Value(0.5)), [0.5, -0.5]);
+        near(clipped(Clip::Off), [3.0, -4.0]);
+        near(clipped(Clip::Norm(0.0)), [3.0, -4.0]);
     }
 }

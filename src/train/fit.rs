@@ -1,209 +1,108 @@
 //! The training loop, on one page.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use candle_core::Tensor;
+use anyhow::{Context, Result};
 
-use super::checkpoint::{CheckpointFolder, TrainState, checkpoint_name};
-use super::clip::{clip_coefficient, gradient_norm};
-use super::metrics::{MetricSink, StepMetrics, ValidationMetrics};
-use super::optimizer::Optimizer;
-use super::schedule::Schedule;
-use super::step::LossContext;
-use crate::data::dataset::Dataset;
-use crate::data::sampler::Sampler;
+use super::checkpoint::TrainState;
+use super::clip::gradient_norm;
+use super::gradients::{Gradients, gradients};
+use super::loss_scale::LossScale;
+use super::metrics::StepMetrics;
+use super::monitor::{Measured, Patience};
+pub use super::options::{FitOptions, FitOutcome, FitParts, KeepBest, Stop, ValidationTimes};
+use super::self_test;
+use super::validate::validate;
+pub use super::validate::validation_loss;
 use crate::diag::Diagnostic;
-use crate::dist::Communicator;
-use crate::prompt::VirtualPrompts;
-use crate::sys::shutdown::Shutdown;
 
-/// Numbers that shape a run.
-#[derive(Clone, Debug)]
-pub struct FitOptions {
-    /// Optimizer steps in all.
-    pub max_steps: u64,
-    /// Rows of one forward and backward pass.
-    pub micro_batch_size: usize,
-    /// Rows of one validation batch.
-    pub validation_batch_size: usize,
-    /// Steps between validations; `None` validates at the end alone.
-    pub val_check_interval: Option<u64>,
-    /// Steps between logged ones.
-    pub log_every_n_steps: u64,
-    /// Limit of the gradient norm.
-    pub gradient_clip_val: Option<f64>,
-    /// Stop after this many validations without an improvement of at least `min_delta`.
-    pub early_stopping: Option<EarlyStopping>,
-    /// Go back to the best validated state at the end.
-    pub save_best_model: bool,
-    /// Go on from the last checkpoint where there is one.
-    pub resume_if_exists: bool,
-    /// Where to start where there is none.
-    pub start_from: Option<PathBuf>,
-    /// Batches of a validation, where not all rows are used.
-    pub most_validation_batches: Option<usize>,
-    /// Also save the last state every so many steps.
-    pub save_every_n_steps: Option<u64>,
-    /// Validated states to keep besides the best and the last.
-    pub keep: Option<KeepBest>,
-}
-
-/// Keys of `checkpoint_callback_params`.
-#[derive(Clone, Debug)]
-pub struct KeepBest {
-    /// Pattern of their names, see [`checkpoint_name`].
-    pub filename: String,
-    /// How many; all where this is nothing.
-    pub most: Option<usize>,
-}
-
-/// Keys of `early_stopping_callback_params`.
-#[derive(Clone, Copy, Debug)]
-pub struct EarlyStopping {
-    /// Validations to wait.
-    pub patience: u64,
-    /// Smallest improvement that counts.
-    pub min_delta: f64,
-}
-
-/// Why a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// All steps were done.
-    Done,
-    /// The validation loss no longer fell.
-    EarlyStopping,
-    /// A signal of this number asked for it; the state is saved and can be resumed.
-    Signal(i32),
-}
-
-/// What a run leaves behind besides the trained prompts.
-#[derive(Clone, Debug)]
-pub struct FitOutcome {
-    /// Why it ended.
-    pub stop: Stop,
-    /// Where it ended.
-    pub state: TrainState,
-    /// The last validation loss of the prompts as they are now.
-    pub val_loss: Option<f64>,
-}
-
-/// What a run works on.
-pub struct FitParts<'a> {
-    /// Turns batches into losses over the frozen model.
-    pub context: LossContext<'a>,
-    /// Trained in place.
-    pub prompts: &'a VirtualPrompts,
-    /// Holds the trainable tensors of `prompts`.
-    pub optimizer: &'a mut Optimizer,
-    /// Learning rate by step.
-    pub schedule: &'a dyn Schedule,
-    /// Rows to learn from.
-    pub train: &'a Dataset,
-    /// Order of those rows.
-    pub sampler: &'a mut Sampler,
-    /// Rows to validate on.
-    pub validation: Option<&'a Dataset>,
-    /// Where checkpoints go.
-    pub checkpoints: &'a CheckpointFolder,
-    /// Who is told about the run.
-    pub sinks: &'a mut [Box<dyn MetricSink>],
-    /// The other ranks.
-    pub communicator: &'a dyn Communicator,
-    /// Asks the run to stop.
-    pub shutdown: Shutdown,
-}
-
-/// Trains from `state` until the steps are done, nothing improves, or somebody asks to stop.
+/// Trains from `state` until the steps are done, the time is over, nothing improves, or somebody asks to stop.
 pub fn fit(
     parts: &mut FitParts<'_>,
     options: &FitOptions,
     mut state: TrainState,
 ) -> Result<FitOutcome> {
-    let mut val_loss = None;
-    let mut stop = if state.finished {
-        Some(Stop::Done)
-    } else {
-        None
-    };
+    forget_values_of_others(options, &mut state);
+    let clock = Clock::new(options, &state);
+    let mut stop = state
+        .finished
+        .then_some(Stop::Done)
+        .or_else(|| clock.is_over());
     while stop.is_none() && state.global_step < options.max_steps {
         let started = Instant::now();
         let step = state.global_step + 1;
-        let lr = parts.schedule.learning_rate(state.global_step);
-        let lr = parts.optimizer.learning_rate(lr);
+        let scheduled = parts.schedule.learning_rate(state.global_step);
+        let lr = parts.optimizer.learning_rate(scheduled);
         let batch = parts.sampler.batch_at(state.consumed_samples);
         parts.prompts.at_step(state.global_step);
         let rows = batch.of_rank(parts.communicator.rank(), parts.communicator.world_size());
-        let outcome =
-            gradients(parts, options, &rows).with_context(|| format!("in training step {step}"))?;
-        let grad_norm = gradient_norm(&outcome.gradients)?;
-        ensure_finite(step, outcome.loss, grad_norm)?;
-        let coefficient = clip_coefficient(grad_norm, options.gradient_clip_val);
-        parts.optimizer.step(&outcome.gradients, coefficient, lr)?;
+        let scale = options
+            .loss_scale
+            .map(|options| *state.loss_scale.get_or_insert(LossScale::new(&options)));
+        let factor = scale.map_or(1.0, |scale| scale.scale);
+        let outcome = gradients(parts, &rows, options.micro_batch_size, factor)
+            .with_context(|| format!("in training step {step}"))?;
+        let (loss, tokens) = (outcome.loss, outcome.tokens);
+        let grad_norm = gradient_norm(&outcome.gradients)? / factor;
+        let skipped = update(parts, options, &mut state, outcome, grad_norm, lr, &rows)?;
 
         state.global_step = step;
         state.consumed_samples = batch.consumed_samples;
         let metrics = StepMetrics {
             step,
-            loss: outcome.loss,
+            loss,
             lr,
             grad_norm,
-            tokens: outcome.tokens,
+            tokens,
             step_seconds: started.elapsed().as_secs_f64(),
             epoch: batch.epoch,
             consumed_samples: state.consumed_samples,
+            loss_scale: scale.map(|scale| scale.scale),
+            skipped,
         };
-        let last = step == options.max_steps;
+        stop = clock.look(&mut state);
+        let last = step == options.max_steps || stop == Some(Stop::MaxTime);
         let log = step.is_multiple_of(options.log_every_n_steps.max(1)) || step == 1 || last;
         for sink in &mut *parts.sinks {
             sink.step(&metrics, log)?;
         }
 
-        let due = options
-            .val_check_interval
-            .is_some_and(|interval| step.is_multiple_of(interval));
-        if parts.validation.is_some() && (due || last) {
-            let (loss, improved) = validate_and_keep_best(parts, options, &mut state)?;
-            val_loss = Some(loss);
-            let patience = options.early_stopping.map(|early| early.patience);
-            if !improved
-                && patience.is_some_and(|wait| state.validations_without_improvement >= wait)
-            {
+        let due = options.validate.is_due(step);
+        if due || last {
+            let measured = validate(parts, options, &mut state, &of_training(&metrics))?;
+            if let Some(why) = stands_still(options, &mut state, &measured) {
+                tracing::info!("training stops early after step {step}: {why}");
                 stop = Some(Stop::EarlyStopping);
             }
         }
-        if stop.is_none()
+        if stop.is_none_or(|stop| !stop.is_final())
             && let Some(signal) = parts.shutdown.requested()
         {
             stop = Some(Stop::Signal(signal));
         }
-        state.finished = last || stop == Some(Stop::EarlyStopping);
-        let asked = options
-            .save_every_n_steps
-            .is_some_and(|steps| step.is_multiple_of(steps));
-        if state.finished || due || asked || matches!(stop, Some(Stop::Signal(_))) {
-            for sink in &mut *parts.sinks {
-                sink.persist()?;
-            }
-            parts
-                .checkpoints
-                .save(&parts.checkpoints.last(), &state, &parts.optimizer.state()?)?;
-        }
+        // Who gives a run more time later may go on with it.
+        state.finished = step == options.max_steps || stop == Some(Stop::EarlyStopping);
+        save(parts, options, &state, due, stop)?;
     }
     for sink in &mut *parts.sinks {
         sink.finish()?;
     }
-    let stop = stop.unwrap_or(Stop::Done);
+    // A signal that comes with the last step stops nothing.
+    let stop = stop
+        .filter(|stop| stop.is_final() || !state.finished)
+        .unwrap_or(Stop::Done);
+    let mut val_loss = state.val_loss;
     if options.save_best_model
-        && !matches!(stop, Stop::Signal(_))
+        && stop.is_final()
         && let Some((best, step)) = state.best
-        && let Some((_, tensors)) = parts.checkpoints.load(&parts.checkpoints.best())?
+        && let Some((of_best, tensors)) = parts.checkpoints.load(&parts.checkpoints.best())?
     {
-        tracing::info!("taking the virtual tokens of step {step}, val_loss {best:.4}");
-        parts.optimizer.restore(&tensors, step)?;
-        val_loss = Some(best);
+        tracing::info!(
+            "taking the virtual tokens of step {step}, {} {best:.4}",
+            options.monitor.name
+        );
+        parts.optimizer.restore_parameters(&tensors)?;
+        val_loss = of_best.val_loss;
     }
     Ok(FitOutcome {
         stop,
@@ -212,126 +111,165 @@ pub fn fit(
     })
 }
 
-struct Gradients {
-    gradients: Vec<Tensor>,
-    loss: f64,
-    tokens: usize,
-}
-
-/// Loss and gradients of one global batch: the mean over micro-batches of each one's mean, as NeMo's schedule gives it.
-fn gradients(parts: &FitParts<'_>, options: &FitOptions, indices: &[usize]) -> Result<Gradients> {
-    ensure!(!indices.is_empty(), "a step without rows");
-    let micro_batches: Vec<&[usize]> = indices.chunks(options.micro_batch_size).collect();
-    let scale = 1.0 / micro_batches.len() as f64;
-    let mut total: Option<Vec<Tensor>> = None;
-    let (mut loss, mut tokens) = (0.0, 0);
-    for rows in &micro_batches {
-        let batch = parts
-            .context
-            .collate(rows.iter().map(|index| &parts.train.examples[*index]));
-        tokens += batch.tokens();
-        let micro_loss = parts.context.loss(&batch, parts.prompts, scale)?;
-        let gradients = parts.optimizer.gradients(&micro_loss.backward()?)?;
-        loss += f64::from(micro_loss.to_scalar::<f32>()?);
-        total = Some(match total {
-            None => gradients,
-            Some(sums) => sums
-                .iter()
-                .zip(&gradients)
-                .map(|(sum, new)| sum + new)
-                .collect::<Result<_, _>>()?,
-        });
+/// Values of another name than what is monitored now say nothing about it.
+fn forget_values_of_others(options: &FitOptions, state: &mut TrainState) {
+    let early = options.early_stopping.as_ref();
+    let names = (
+        options.monitor.name.clone(),
+        early.map_or(String::new(), |early| early.monitor.name.clone()),
+    );
+    if state.monitored.0 != names.0 {
+        state.best = None;
+        state.kept.clear();
     }
-    let gradients = total
-        .unwrap_or_default()
-        .iter()
-        .map(|gradient| parts.communicator.all_reduce_mean(gradient))
-        .collect::<Result<_>>()?;
-    Ok(Gradients {
-        gradients,
-        loss,
-        tokens,
-    })
-}
-
-fn ensure_finite(step: u64, loss: f64, grad_norm: f64) -> Result<()> {
-    if loss.is_finite() && grad_norm.is_finite() {
-        return Ok(());
+    if state.monitored.1 != names.1 {
+        state.early_stopping_best = None;
+        state.validations_without_improvement = 0;
     }
-    Err(Diagnostic::job(format!("training step {step} gave loss {loss} and gradient norm {grad_norm}"))
-        .note("the virtual tokens of the step before are unharmed; nothing was saved from this one")
-        .hint("lower `prompt_learning.model.optim.lr`, or run with `prompt_learning.trainer.precision=32`")
-        .into())
+    state.monitored = names;
 }
 
-/// Validates, and keeps the state where no earlier one was better. Returns the loss and whether it improved enough.
-fn validate_and_keep_best(
+/// Gives the gradient to the optimizer, and tells whether it had to be left out because it does not fit its number
+/// format.
+///
+/// # Errors
+/// Where loss or gradient are not finite for another reason.
+fn update(
     parts: &mut FitParts<'_>,
     options: &FitOptions,
     state: &mut TrainState,
-) -> Result<(f64, bool)> {
-    let started = Instant::now();
-    let dataset = parts.validation.context("validation without data")?;
-    let val_loss = validation_loss(
-        &parts.context,
-        parts.prompts,
-        dataset,
-        options.validation_batch_size,
-        options.most_validation_batches,
-    )?;
-    let best = state.best.is_none_or(|(best, _)| val_loss < best);
-    let min_delta = options.early_stopping.map_or(0.0, |early| early.min_delta);
-    let improved = state
-        .best
-        .is_none_or(|(best, _)| val_loss < best - min_delta);
-    state.validations_without_improvement = if improved {
-        0
-    } else {
-        state.validations_without_improvement + 1
-    };
-    if best {
-        state.best = Some((val_loss, state.global_step));
-        parts
-            .checkpoints
-            .save(&parts.checkpoints.best(), state, &parts.optimizer.state()?)?;
+    outcome: Gradients,
+    grad_norm: f64,
+    lr: f64,
+    rows: &[usize],
+) -> Result<bool> {
+    let is_finite = outcome.loss.is_finite() && grad_norm.is_finite();
+    let mut factor = 1.0;
+    if let (Some(options), Some(scale)) = (&options.loss_scale, &mut state.loss_scale) {
+        factor = scale.scale;
+        if is_finite {
+            scale.good(options);
+        } else if scale.overflow() {
+            return Ok(true);
+        }
     }
-    if let Some(keep) = &options.keep {
-        let epoch = state.consumed_samples / parts.sampler.samples_per_epoch();
-        let name = checkpoint_name(&keep.filename, val_loss, state.global_step, epoch);
-        let tensors = parts.optimizer.state()?;
-        parts
-            .checkpoints
-            .keep(state, &tensors, val_loss, name, keep.most)?;
+    if !is_finite {
+        let mut diagnostic = Diagnostic::job(format!(
+            "training step {} gave loss {} and gradient norm {grad_norm}",
+            state.global_step + 1,
+            outcome.loss
+        ));
+        match self_test::explain(parts, rows, options.micro_batch_size) {
+            Ok(notes) => {
+                for note in notes {
+                    diagnostic = diagnostic.note(note);
+                }
+            }
+            Err(error) => tracing::debug!("looking for the layer: {error:#}"),
+        }
+        return Err(diagnostic
+            .note("the virtual tokens of the step before are unharmed; nothing was saved from this one")
+            .hint("lower `prompt_learning.model.optim.lr`, or run with `prompt_learning.trainer.precision=32`")
+            .into());
     }
-    let metrics = ValidationMetrics {
-        step: state.global_step,
-        val_loss,
-        validation_seconds: started.elapsed().as_secs_f64(),
-        best,
-    };
-    for sink in &mut *parts.sinks {
-        sink.validation(&metrics)?;
-    }
-    Ok((val_loss, improved))
+    let (gradients, factor) = options.clip.apply(outcome.gradients, factor, grad_norm)?;
+    parts.optimizer.step(&gradients, factor, lr)?;
+    Ok(false)
 }
 
-/// Mean over batches (the first `most_batches` of them) of each batch's mean loss, in file order. The prompts are made into plain tensors first, so that
-/// nothing is kept for a backward pass.
-pub fn validation_loss(
-    context: &LossContext<'_>,
-    prompts: &VirtualPrompts,
-    dataset: &Dataset,
-    batch_size: usize,
-    most_batches: Option<usize>,
-) -> Result<f64> {
-    let frozen = VirtualPrompts::frozen(prompts.table()?);
-    let (mut sum, mut batches) = (0.0, 0usize);
-    let all = dataset.examples.chunks(batch_size.max(1));
-    for rows in all.take(most_batches.unwrap_or(usize::MAX)) {
-        let batch = context.collate(rows);
-        sum += f64::from(context.loss(&batch, &frozen, 1.0)?.to_scalar::<f32>()?);
-        batches += 1;
+/// What a step measured, under the names that can be monitored.
+fn of_training(metrics: &StepMetrics) -> Measured {
+    Measured::from([
+        ("reduced_train_loss".to_owned(), metrics.loss),
+        ("lr".to_owned(), metrics.lr),
+        ("grad_norm".to_owned(), metrics.grad_norm),
+    ])
+}
+
+/// Why training shall stop early, if it shall.
+fn stands_still(
+    options: &FitOptions,
+    state: &mut TrainState,
+    measured: &Measured,
+) -> Option<String> {
+    let early = options.early_stopping.as_ref()?;
+    let mut patience = Patience {
+        best: state.early_stopping_best,
+        waited: state.validations_without_improvement,
+    };
+    let why = early.look(measured, &mut patience);
+    state.early_stopping_best = patience.best;
+    state.validations_without_improvement = patience.waited;
+    why
+}
+
+/// Saves the state where it is time for that.
+fn save(
+    parts: &mut FitParts<'_>,
+    options: &FitOptions,
+    state: &TrainState,
+    validated: bool,
+    stop: Option<Stop>,
+) -> Result<()> {
+    let asked = options
+        .save_every_n_steps
+        .is_some_and(|steps| state.global_step.is_multiple_of(steps));
+    let to_go_on = stop.is_some_and(|stop| !stop.is_final());
+    let ends = state.finished || stop.is_some();
+    if to_go_on || options.checkpoints && (ends || validated || asked) {
+        for sink in &mut *parts.sinks {
+            sink.persist()?;
+        }
+        let path = parts.checkpoints.last();
+        let tensors = parts.optimizer.state()?;
+        parts.checkpoints.save(&path, state, &tensors)?;
     }
-    ensure!(batches > 0, "the validation data have no rows");
-    Ok(sum / batches as f64)
+    Ok(())
+}
+
+/// The time that a run has.
+struct Clock {
+    started: Instant,
+    /// Seconds spent by earlier processes.
+    before: f64,
+    all: Option<f64>,
+    this_run: Option<f64>,
+}
+
+impl Clock {
+    fn new(options: &FitOptions, state: &TrainState) -> Self {
+        Self {
+            started: Instant::now(),
+            before: state.elapsed_seconds.unwrap_or(0.0),
+            all: options.max_seconds,
+            this_run: options.max_seconds_per_run,
+        }
+    }
+
+    /// Whether earlier processes used all of it.
+    fn is_over(&self) -> Option<Stop> {
+        self.all
+            .is_some_and(|all| self.before >= all)
+            .then_some(Stop::MaxTime)
+    }
+
+    /// Writes down the time spent, where it is limited, and says whether it is over.
+    fn look(&self, state: &mut TrainState) -> Option<Stop> {
+        let here = self.started.elapsed().as_secs_f64();
+        if let Some(all) = self.all {
+            let spent = self.before + here;
+            state.elapsed_seconds = Some(spent);
+            if spent >= all {
+                tracing::info!(
+                    "`trainer.max_time` is over after step {}",
+                    state.global_step
+                );
+                return Some(Stop::MaxTime);
+            }
+        }
+        if self.this_run.is_some_and(|limit| here >= limit) {
+            return Some(Stop::RunTime);
+        }
+        None
+    }
 }

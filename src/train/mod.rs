@@ -3,11 +3,17 @@
 pub mod checkpoint;
 pub mod clip;
 pub mod fit;
+mod gradients;
+pub mod loss_scale;
 pub mod metrics;
+pub mod monitor;
 pub mod optimizer;
+pub mod options;
 pub mod resume;
 pub mod schedule;
+pub mod self_test;
 pub mod step;
+mod validate;
 
 pub use checkpoint::{CheckpointFolder, TrainState};
 pub use fit::{FitOptions, FitOutcome, Stop, fit};

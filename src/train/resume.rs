@@ -11,8 +11,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{CheckpointFolder, TrainState};
-use super::fit::FitOptions;
 use super::optimizer::Optimizer;
+use super::options::FitOptions;
 use crate::diag::{Diagnostic, Location};
 
 /// Differences told before "and so many more".

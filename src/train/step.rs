@@ -33,6 +33,44 @@ impl LossContext<'_> {
     /// # Errors
     /// When no position of the batch has a loss.
     pub fn loss(&self, batch: &Batch, prompts: &VirtualPrompts, scale: f64) -> Result<Tensor> {
+        self.loss_of(batch, &|task| prompts.embeddings(task), scale)
+    }
+
+    /// [`Self::loss`] with the virtual tokens [V, H] that `prompts` gives for the name of a task.
+    ///
+    /// # Errors
+    /// As [`Self::loss`].
+    pub fn loss_of(
+        &self,
+        batch: &Batch,
+        prompts: &dyn Fn(&str) -> Result<Tensor>,
+        scale: f64,
+    ) -> Result<Tensor> {
+        self.with_inputs(batch, prompts, scale, |inputs| self.model.loss(inputs))
+    }
+
+    /// The first part of the model whose result for this batch is not finite, see
+    /// [`LanguageModel::first_not_finite`].
+    ///
+    /// # Errors
+    /// As [`Self::loss`].
+    pub fn first_not_finite(
+        &self,
+        batch: &Batch,
+        prompts: &dyn Fn(&str) -> Result<Tensor>,
+    ) -> Result<Option<String>> {
+        self.with_inputs(batch, prompts, 1.0, |inputs| {
+            self.model.first_not_finite(inputs)
+        })
+    }
+
+    fn with_inputs<T>(
+        &self,
+        batch: &Batch,
+        prompts: &dyn Fn(&str) -> Result<Tensor>,
+        scale: f64,
+        run: impl FnOnce(&LmInputs<'_>) -> Result<T>,
+    ) -> Result<T> {
         ensure!(
             !batch.labels.is_empty(),
             "no token of this batch has a loss"
@@ -44,12 +82,12 @@ impl LossContext<'_> {
             self.pseudo_token_ids_start,
             |task| self.tasks[task].1,
         )?;
-        let embeddings = plan.embed(self.model, |task| prompts.embeddings(&self.tasks[task].0))?; // [N, H]
+        let embeddings = plan.embed(self.model, |task| prompts(&self.tasks[task].0))?; // [N, H]
         let rows = Rows::new(batch.row_lengths.clone());
         let decoder_rows =
             (!batch.decoder_ids.is_empty()).then(|| Rows::new(batch.decoder_row_lengths.clone()));
         let weights = vec![(scale / batch.labels.len() as f64) as f32; batch.labels.len()];
-        self.model.loss(&LmInputs {
+        run(&LmInputs {
             embeddings: &embeddings,
             rows: &rows,
             decoder_ids: &batch.decoder_ids,

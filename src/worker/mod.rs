@@ -17,6 +17,7 @@ mod report;
 mod run_settings;
 mod tasks;
 mod training_setup;
+mod validation_scores;
 
 use std::path::Path;
 

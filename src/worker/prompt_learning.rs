@@ -14,6 +14,7 @@ use super::report;
 use super::run_settings;
 use super::tasks;
 use super::training_setup;
+use super::validation_scores::ValidationScores;
 use crate::data::dataset::Dataset;
 use crate::data::jsonl::Purpose;
 use crate::data::sampler::Sampler;
@@ -29,10 +30,11 @@ use crate::sys::env_vars;
 use crate::sys::rng::SeededRng;
 use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
 use crate::train::checkpoint::Ownership;
-use crate::train::fit::{EarlyStopping, FitParts, KeepBest};
-use crate::train::metrics::{Console, JsonLines, MetricSink};
+use crate::train::fit::FitParts;
+use crate::train::options::{OnBest, Scorer};
+use crate::train::self_test;
 use crate::train::step::LossContext;
-use crate::train::{CheckpointFolder, FitOptions, Optimizer, Stop, fit, restore};
+use crate::train::{CheckpointFolder, Optimizer, Stop, fit, restore};
 
 /// Stream of the run's seed that first values are drawn from; the order of rows has streams of its own.
 const STREAM_PROMPT: u64 = 1;
@@ -50,7 +52,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         return Ok(0);
     }
     check_style(model_section.virtual_prompt_style)?;
-    warn_of_unused(section);
+    training_setup::warn_of_unused(section);
     let log_dir = section.log_dir();
     let checkpoints = CheckpointFolder::new(log_dir.join("checkpoints"));
     let _ownership = own_results(section, &checkpoints)?;
@@ -76,7 +78,9 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         Ok(dataset)
     };
     let train = load(&model_section.data.train_ds, "training")?;
-    let validation = if model_section.data.validation_ds.is_empty() {
+    let validation = if model_section.data.validation_ds.is_empty()
+        || section.trainer.limit_val_batches.is_none()
+    {
         None
     } else {
         Some(load(&model_section.data.validation_ds, "validation")?)
@@ -96,7 +100,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
 
     let mut sampler = Sampler::new(
         train.examples.len(),
-        model_section.global_batch_size,
+        model_section.rows_per_step(&section.trainer),
         model_section.seed,
         model_section.data.shuffle,
         true,
@@ -105,7 +109,18 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     sampler = sampler
         .clone()
         .with_most_batches(limit.steps(sampler.batches_per_epoch()));
-    let options = fit_options(section, &train, validation.as_ref())?;
+    let options = training_setup::fit_options(section, &train, validation.as_ref())?;
+    let mut scores = match &validation {
+        Some(_) if model_section.report_validation_metric => Some(ValidationScores::new(
+            model_section,
+            &tasks::data_files(&model_section.data.validation_ds, &log_dir)?,
+            &frozen,
+            &templates,
+            options.validation_rows,
+            options.validation_batch_size,
+        )?),
+        _ => None,
+    };
     let schedule = training_setup::schedule(
         &model_section.optim,
         options.max_steps,
@@ -120,29 +135,43 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         style_name(model_section.virtual_prompt_style),
         train.examples.len(),
         options.max_steps,
-        model_section.global_batch_size
+        model_section.rows_per_step(&section.trainer)
     );
-    let mut sinks: Vec<Box<dyn MetricSink>> = vec![
-        Box::new(Console::new(options.max_steps, state.global_step)),
-        Box::new(JsonLines::open(
-            &log_dir.join("metrics.jsonl"),
-            state.global_step,
-        )?),
-    ];
+    let context = LossContext {
+        model: &frozen.model,
+        tasks: &tasks,
+        architecture: frozen.architecture(),
+        pseudo_token_ids_start: frozen.pseudo_token_ids_start(),
+    };
+    if state.global_step == 0 {
+        let scale = options.loss_scale.map_or(1.0, |scale| scale.init_scale);
+        self_test::gradient_reaches_every_virtual_token(
+            &context,
+            &prompts,
+            &model_section.new_tasks,
+            &train,
+            scale,
+        )?;
+    }
+    let is_t5 = matches!(frozen.model, LanguageModel::T5(_));
+    let mut sinks = training_setup::sinks(section, options.max_steps, state.global_step)?;
+    let mut scorer = scores
+        .as_mut()
+        .map(|scores| |table: &PromptTable| scores.measure(table));
+    let mut on_best = |table: &PromptTable| save(section, table, is_t5);
     let outcome = fit(
         &mut FitParts {
-            context: LossContext {
-                model: &frozen.model,
-                tasks: &tasks,
-                architecture: frozen.architecture(),
-                pseudo_token_ids_start: frozen.pseudo_token_ids_start(),
-            },
+            context,
             prompts: &prompts,
             optimizer: &mut optimizer,
             schedule: &schedule,
             train: &train,
             sampler: &mut sampler,
             validation: validation.as_ref(),
+            scorer: scorer.as_mut().map(|scorer| scorer as Scorer<'_>),
+            on_best: model_section
+                .save_nemo_on_validation_end
+                .then_some(&mut on_best as OnBest<'_>),
             checkpoints: &checkpoints,
             sinks: &mut sinks,
             communicator: &Solo,
@@ -151,6 +180,13 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         &options,
         state,
     )?;
+    if outcome.stop == Stop::RunTime {
+        tracing::warn!(
+            "`exp_manager.max_time_per_run` is over after step {}; the same command goes on from there",
+            outcome.state.global_step
+        );
+        return Ok(EXIT_STOPPED);
+    }
     if let Stop::Signal(signal) = outcome.stop {
         tracing::warn!(
             "stopped by signal {signal} after step {}; the same command goes on from there",
@@ -160,11 +196,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     }
 
     let table = prompts.table()?;
-    save(
-        section,
-        &table,
-        matches!(frozen.model, LanguageModel::T5(_)),
-    )?;
+    save(section, &table, is_t5)?;
     if let Err(error) = prompt_health::write(&log_dir, &table, &frozen) {
         tracing::warn!("the virtual tokens could not be compared with the vocabulary: {error:#}");
     }
@@ -203,38 +235,6 @@ fn check_style(style: VirtualPromptStyle) -> Result<()> {
             .note("expected `p-tuning` or `prompt-tuning`")
             .hint("to score a model without virtual tokens run the evaluation stage: stages=[evaluation]")
             .into())
-        }
-    }
-}
-
-/// Says which keys are set and change nothing, so that nobody waits for what they promise.
-fn warn_of_unused(section: &PromptLearning) {
-    training_setup::warn_of_unused(section);
-    let exp_manager = &section.exp_manager;
-    if section.model.report_validation_metric {
-        tracing::warn!(
-            "`model.report_validation_metric`: validation gives the loss alone; for scores add `evaluation` to `stages`"
-        );
-    }
-    if exp_manager.create_wandb_logger {
-        tracing::warn!(
-            "`exp_manager.create_wandb_logger`: nothing is sent to Weights & Biases; see metrics.jsonl"
-        );
-    }
-    for (key, monitor) in [
-        (
-            "checkpoint_callback_params",
-            &exp_manager.checkpoint_callback_params.monitor,
-        ),
-        (
-            "early_stopping_callback_params",
-            &exp_manager.early_stopping_callback_params.monitor,
-        ),
-    ] {
-        if monitor != "val_loss" {
-            tracing::warn!(
-                "`exp_manager.{key}.monitor`: `{monitor}` is not measured; the validation loss decides"
-            );
         }
     }
 }
@@ -365,61 +365,6 @@ fn new_prompts(
             VirtualPrompts::prompt_tuning(existing, &first_values)
         }
     }
-}
-
-fn fit_options(
-    section: &PromptLearning,
-    train: &Dataset,
-    validation: Option<&Dataset>,
-) -> Result<FitOptions> {
-    let (trainer, model) = (&section.trainer, &section.model);
-    let steps = section.step_plan(train.examples.len()).ok_or_else(|| {
-        Diagnostic::configuration("nothing limits the training")
-            .hint("prompt_learning.trainer.max_steps=1000")
-    })?;
-    let exp_manager = &section.exp_manager;
-    let early = &exp_manager.early_stopping_callback_params;
-    let params = &exp_manager.checkpoint_callback_params;
-    let validation_rows = validation.map(|dataset| dataset.examples.len());
-    let validation_batch_size = model
-        .validation_micro_batch_size
-        .unwrap_or(model.micro_batch_size);
-    Ok(FitOptions {
-        max_steps: steps.total as u64,
-        micro_batch_size: model.micro_batch_size,
-        validation_batch_size,
-        val_check_interval: Some(steps.validation_interval as u64),
-        log_every_n_steps: trainer.log_every_n_steps as u64,
-        gradient_clip_val: trainer.gradient_clip_val,
-        early_stopping: exp_manager
-            .create_early_stopping_callback
-            .then_some(EarlyStopping {
-                patience: early.patience as u64,
-                min_delta: early.min_delta,
-            }),
-        save_best_model: params.save_best_model,
-        // A job that Slurm starts again must not begin anew, or it would never end.
-        resume_if_exists: exp_manager.resume_if_exists
-            || env_vars::get(env_vars::SLURM_RESTART_COUNT).is_some(),
-        start_from: trainer.resume_from_checkpoint.clone(),
-        most_validation_batches: validation_rows.map(|rows| {
-            let batches = rows.div_ceil(validation_batch_size.max(1));
-            trainer.limit_val_batches.steps(batches)
-        }),
-        save_every_n_steps: params
-            .every_n_train_steps
-            .filter(|steps| *steps > 0)
-            .map(|steps| steps as u64),
-        keep: (exp_manager.create_checkpoint_callback && params.save_top_k != 0).then(|| {
-            KeepBest {
-                filename: params
-                    .filename
-                    .clone()
-                    .unwrap_or_else(|| "{val_loss:.3f}-{step}".to_owned()),
-                most: usize::try_from(params.save_top_k).ok(),
-            }
-        }),
-    })
 }
 
 /// Writes the prompt archive at `model.nemo_path`.

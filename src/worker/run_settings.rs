@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::frozen_model::FrozenModel;
 use crate::data::dataset::Dataset;
-use crate::schema::{PromptLearning, VirtualPromptStyle};
+use crate::schema::{Precision, PromptLearning, VirtualPromptStyle};
 use crate::train::RunSettings;
 
 /// Word embeddings looked at to tell one frozen model from another.
@@ -76,6 +76,29 @@ pub(super) fn collect(
     )?;
     put(
         fixed,
+        "trainer.gradient_clip_algorithm",
+        &trainer.gradient_clip_algorithm,
+    )?;
+    put(
+        fixed,
+        "trainer.accumulate_grad_batches",
+        &trainer.accumulate_grad_batches,
+    )?;
+    if trainer.precision == Precision::Float16 {
+        put(
+            fixed,
+            "model.native_amp_init_scale",
+            &model.native_amp_init_scale,
+        )?;
+        put(
+            fixed,
+            "model.native_amp_growth_interval",
+            &model.native_amp_growth_interval,
+        )?;
+        put(fixed, "model.hysteresis", &model.hysteresis)?;
+    }
+    put(
+        fixed,
         "trainer.limit_train_batches",
         &trainer.limit_train_batches,
     )?;
@@ -89,6 +112,11 @@ pub(super) fn collect(
         free,
         "trainer.val_check_interval",
         &trainer.val_check_interval,
+    )?;
+    put(
+        free,
+        "exp_manager.checkpoint_callback_params.monitor",
+        &section.exp_manager.checkpoint_callback_params.monitor,
     )?;
     put(
         free,

@@ -36,6 +36,13 @@ impl Console {
 
 impl MetricSink for Console {
     fn step(&mut self, metrics: &StepMetrics, log: bool) -> Result<()> {
+        if metrics.skipped {
+            tracing::warn!(
+                "step {} changed nothing: its gradient is not finite when the loss is multiplied by {:.4e}",
+                metrics.step,
+                metrics.loss_scale.unwrap_or(1.0)
+            );
+        }
         let tokens_per_second = metrics.tokens as f64 / metrics.step_seconds.max(1e-9);
         if let Some(bar) = &self.bar {
             bar.set_position(metrics.step);
@@ -59,9 +66,15 @@ impl MetricSink for Console {
 
     fn validation(&mut self, metrics: &ValidationMetrics) -> Result<()> {
         let line = format!(
-            "validation after step {}: val_loss {:.4}{}, {:.1} s",
+            "validation after step {}: val_loss {:.4}{}{}, {:.1} s",
             metrics.step,
             metrics.val_loss,
+            metrics
+                .scores
+                .iter()
+                .filter(|(name, _)| !name.contains('/'))
+                .map(|(name, score)| format!(", {name} {score:.1}"))
+                .collect::<String>(),
             if metrics.best { " (best so far)" } else { "" },
             metrics.validation_seconds
         );

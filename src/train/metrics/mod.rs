@@ -2,12 +2,16 @@
 
 mod console;
 mod json_lines;
+mod tensorboard;
 
 pub use console::Console;
 pub use json_lines::JsonLines;
+pub use tensorboard::TensorBoard;
 
 use anyhow::Result;
 use serde::Serialize;
+
+use super::monitor::Measured;
 
 /// One optimizer step.
 #[derive(Clone, Debug, Serialize)]
@@ -18,7 +22,7 @@ pub struct StepMetrics {
     pub loss: f64,
     /// Learning rate of this step.
     pub lr: f64,
-    /// Norm of the gradient before clipping.
+    /// Norm of the gradient before clipping; not finite (null in a file) where the step was left out.
     pub grad_norm: f64,
     /// Tokens that went through the frozen model: encoder or decoder-only input and decoder input, virtual ones counted.
     pub tokens: usize,
@@ -28,6 +32,12 @@ pub struct StepMetrics {
     pub epoch: u64,
     /// Examples seen so far.
     pub consumed_samples: u64,
+    /// Half precision: the factor of the loss in this step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
+    /// Whether nothing was changed, for the gradient was not finite at this factor.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
 }
 
 /// One pass over the validation data.
@@ -37,6 +47,9 @@ pub struct ValidationMetrics {
     pub step: u64,
     /// Mean over batches of their mean cross-entropy in nats.
     pub val_loss: f64,
+    /// Scores of generated answers, in percent: `val_exact_match`, `val_f1` …
+    #[serde(flatten)]
+    pub scores: Measured,
     /// Wall time of the validation.
     pub validation_seconds: f64,
     /// Whether no earlier validation was better.
