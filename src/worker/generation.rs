@@ -433,7 +433,10 @@ fn with_template(section: &TaskTemplateSection, template: Option<&str>) -> TaskT
         template.clone_into(&mut section.prompt_template);
         section.virtual_token_splits = vec![section.total_virtual_tokens];
         section.truncate_field = None;
-        section.answer_field = None;
+        // A row's answer, where it has one, must not become a part of its question.
+        let answer = section.answer_field.take().unwrap_or("answer".to_owned());
+        let is_last = template.trim_end().ends_with(&format!("{{{answer}}}"));
+        section.answer_field = is_last.then_some(answer);
         section.answer_only_loss = false;
     }
     section

@@ -164,6 +164,24 @@ fn an_adapter_of_peft_answers_with_a_template_or_bare_text() {
         0,
     );
     assert_eq!(templated.stdout, nemo.stdout);
+    sandbox.write(
+        "answered.jsonl",
+        r#"{"who": "there", "answer": "this is not for the model to see"}"#,
+    );
+    let answered = sandbox.expect(
+        &[
+            "generate",
+            "adapter",
+            "--input",
+            "answered.jsonl",
+            "-m",
+            "model",
+            "--template",
+            "<|VIRTUAL_PROMPT_0|>hello {who} {answer}",
+        ],
+        0,
+    );
+    assert_eq!(answered.stdout, nemo.stdout);
     let missing = sandbox.expect(&["generate", "adapter", "hello"], 2).stderr;
     assert!(
         missing.contains("some/name") && missing.contains("--model FOLDER"),
