@@ -55,22 +55,62 @@ struct Problem {
     hint: Option<String>,
 }
 
+/// A file of rows as it lies on the disk, or why it cannot be read.
+#[derive(Debug)]
+pub struct RowFile {
+    path: PathBuf,
+    bytes: std::io::Result<Vec<u8>>,
+}
+
+impl RowFile {
+    /// Reads the file at `path`. That it cannot be read is told by [`parse`], with all else that is wrong.
+    pub fn read(path: &Path) -> Self {
+        Self {
+            bytes: fs_err::read(path),
+            path: path.to_owned(),
+        }
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it holds, where it could be read.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.bytes.as_deref().ok()
+    }
+}
+
 /// Reads the rows of several files, in order.
 ///
 /// # Errors
-/// One [`Diagnostic`] with all problems of all files, at most ten of them spelt out.
+/// As [`parse`].
 pub fn read(
     paths: &[PathBuf],
     templates: &[TaskTemplate],
     purpose: Purpose,
 ) -> Result<Vec<Record>, Diagnostic> {
+    let files: Vec<RowFile> = paths.iter().map(|path| RowFile::read(path)).collect();
+    parse(&files, templates, purpose)
+}
+
+/// The rows of several files, in order.
+///
+/// # Errors
+/// One [`Diagnostic`] with all problems of all files, at most ten of them spelt out.
+pub fn parse(
+    files: &[RowFile],
+    templates: &[TaskTemplate],
+    purpose: Purpose,
+) -> Result<Vec<Record>, Diagnostic> {
     let mut records = Vec::new();
     let mut problems: Vec<(&Path, Problem)> = Vec::new();
-    for path in paths {
-        match read_file(path, templates, purpose) {
+    for file in files {
+        match parse_file(file, templates, purpose) {
             Ok(of_file) => records.extend(of_file),
             Err(of_file) => {
-                problems.extend(of_file.into_iter().map(|problem| (path.as_path(), problem)));
+                problems.extend(of_file.into_iter().map(|problem| (file.path(), problem)));
             }
         }
     }
@@ -81,8 +121,8 @@ pub fn read(
     }
 }
 
-fn read_file(
-    path: &Path,
+fn parse_file(
+    file: &RowFile,
     templates: &[TaskTemplate],
     purpose: Purpose,
 ) -> Result<Vec<Record>, Vec<Problem>> {
@@ -94,13 +134,14 @@ fn read_file(
             hint: hint.map(str::to_owned),
         }]
     };
-    let bytes = fs_err::read(path).map_err(|error| {
+    let path = file.path();
+    let bytes = file.bytes.as_deref().map_err(|error| {
         // The path is told beside the message; fs_err has it inside as well.
         let message =
-            std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
+            std::error::Error::source(error).map_or(error.to_string(), ToString::to_string);
         whole_file(format!("the data file cannot be read: {message}"), None)
     })?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()]
             .split(|byte| *byte == b'\n')
             .count();

@@ -44,6 +44,11 @@ pub struct DataSection {
     /// T5: `<extra_id_s>`, `<extra_id_r>` or `<extra_id_x>` before the encoder's input.
     #[serde(deserialize_with = "lenient::optional_text")]
     pub ul2_prompt_token: Option<String>,
+    /// Keep tokenised rows for later runs over the same ones (ptune's own key).
+    pub cache: bool,
+    /// Where; `ptune/rows` below `$XDG_CACHE_HOME` or `~/.cache` where it is not given, and then only rows that took
+    /// longer than a second (ptune's own key).
+    pub cache_dir: Option<PathBuf>,
 }
 
 impl Default for DataSection {
@@ -63,6 +68,8 @@ impl Default for DataSection {
             add_eos_to_decoder_output: None,
             add_sentinel_to_input: None,
             ul2_prompt_token: None,
+            cache: true,
+            cache_dir: None,
         }
     }
 }

@@ -51,6 +51,8 @@ pub const LOCAL_RANK: &str = "LOCAL_RANK";
 pub const LOCAL_WORLD_SIZE: &str = "LOCAL_WORLD_SIZE";
 /// Where programs keep what they remember from run to run; `~/.local/state` where it is not set.
 pub const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
+/// Where programs keep what can be made again; `~/.cache` where it is not set.
+pub const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
 /// Rank of this task in its job, set by Open MPI.
 pub const OMPI_COMM_WORLD_RANK: &str = "OMPI_COMM_WORLD_RANK";
 /// Number of tasks, set by Open MPI.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use anyhow::Result;
+use sha2::{Digest, Sha256};
 
 use super::Encoded;
 use super::sentencepiece::SentencePiece;
@@ -104,6 +105,18 @@ impl WithAddedTokens {
             })
             .transpose()?;
         Ok(())
+    }
+
+    /// Adds to `hash` everything that decides which ids a text becomes.
+    pub(super) fn hash(&self, hash: &mut Sha256) {
+        hash.update(self.model.hash());
+        hash.update([u8::from(self.prefix_each_stretch)]);
+        for added in &self.matched {
+            hash.update((added.name.len() as u64).to_le_bytes());
+            hash.update(&added.name);
+            hash.update(added.id.to_le_bytes());
+            hash.update([u8::from(added.strip.left), u8::from(added.strip.right)]);
+        }
     }
 
     pub(super) fn encode(&self, text: &str) -> Encoded {

@@ -20,6 +20,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use sha2::{Digest, Sha256};
 
 use crate::diag::{Diagnostic, Location};
 use added_tokens::WithAddedTokens;
@@ -220,6 +221,22 @@ impl Tokenizer {
                 .note("T5 marks the gap to fill with it, if the task asks for that")
                 .hint("model.data.add_sentinel_to_input=false")
         })
+    }
+
+    /// A hash of everything that decides which ids a text becomes and which ids stand around it.
+    pub fn fingerprint(&self) -> Result<[u8; 32]> {
+        let mut hash = Sha256::new();
+        match &self.encoder {
+            Encoder::Pipeline(inner) => {
+                let json = inner
+                    .to_string(false)
+                    .map_err(|error| anyhow!("writing the tokenizer as JSON: {error}"))?;
+                hash.update(json);
+            }
+            Encoder::SentencePiece(inner) => inner.hash(&mut hash),
+        }
+        hash.update(format!("{:?} {:?}", self.kind, self.special));
+        Ok(hash.finalize().into())
     }
 
     /// Where it was read from; in an archive, with the member's name behind the archive's.

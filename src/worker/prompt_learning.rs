@@ -72,8 +72,13 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         let options =
             tasks::dataset_options(&frozen.row_facts(), &model_section.data, Purpose::Learn);
         let paths = tasks::data_files(paths, &section.log_dir())?;
-        let dataset = Dataset::load(&paths, &templates, &frozen.tokenizer, &options)
-            .with_context(|| format!("reading the {what} data"))?;
+        let dataset = match tasks::row_cache(&model_section.data) {
+            Some(cache) => {
+                Dataset::load_cached(&paths, &templates, &frozen.tokenizer, &options, &cache)
+            }
+            None => Dataset::load(&paths, &templates, &frozen.tokenizer, &options),
+        };
+        let dataset = dataset.with_context(|| format!("reading the {what} data"))?;
         report::dataset(what, &dataset);
         Ok(dataset)
     };
@@ -85,6 +90,9 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     } else {
         Some(load(&model_section.data.validation_ds, "validation")?)
     };
+    let mut read = vec![("training", &train)];
+    read.extend(validation.as_ref().map(|dataset| ("validation", dataset)));
+    report::left_out(&log_dir, &read)?;
 
     let existing = existing_tasks(model_section, &templates, &frozen, &device)?;
     let prompts = new_prompts(model_section, &templates, &frozen, existing, &device)?;
@@ -214,7 +222,12 @@ fn own_results(section: &PromptLearning, checkpoints: &CheckpointFolder) -> Resu
     };
     let ownership = checkpoints.own(Duration::from_secs(seconds))?;
     let log_dir = section.log_dir();
-    for name in ["metrics.jsonl", prompt_health::FILE, crate::report::FILE] {
+    for name in [
+        "metrics.jsonl",
+        report::LEFT_OUT,
+        prompt_health::FILE,
+        crate::report::FILE,
+    ] {
         atomic_file::remove_leftovers(&log_dir, Some(name));
     }
     let nemo_path = &section.model.nemo_path;

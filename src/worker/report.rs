@@ -3,10 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Result;
+use serde_json::json;
+
 use super::devices;
 use crate::data::dataset::Dataset;
 use crate::eval::{EvalReport, Scores};
 use crate::schema::{EvaluationPlan, PromptLearning};
+use crate::sys::atomic_file;
 use crate::train::FitOutcome;
 
 /// Counts of a data set, and every kind of row that was shortened or left out.
@@ -25,6 +29,36 @@ pub(super) fn dataset(what: &str, dataset: &Dataset) {
     for line in lines {
         tracing::warn!("{what} data: {line}");
     }
+}
+
+/// Name of the list of rows that were left out.
+pub(super) const LEFT_OUT: &str = "skipped.jsonl";
+
+/// Lists the rows of these data sets that were left out in `skipped.jsonl` in `folder`: `data`, `file`, `line`, `reason`.
+/// Where there are none there is no file.
+pub(super) fn left_out(folder: &Path, sets: &[(&str, &Dataset)]) -> Result<()> {
+    let path = folder.join(LEFT_OUT);
+    let mut text = String::new();
+    let mut count = 0usize;
+    for (what, dataset) in sets {
+        for skipped in &dataset.report.skipped {
+            let line = json!({
+                "data": what,
+                "file": skipped.file.display().to_string(),
+                "line": skipped.line,
+                "reason": skipped.reason.to_string(),
+            });
+            text.push_str(&format!("{line}\n"));
+            count += 1;
+        }
+    }
+    if count > 0 {
+        atomic_file::write_unflushed(&path, text)?;
+        tracing::warn!("{count} rows were left out: {}", path.display());
+    } else if path.exists() {
+        fs_err::remove_file(&path)?;
+    }
+    Ok(())
 }
 
 /// `report.html` of the results in `folder`. A job that has done its work does not fail for want of it.

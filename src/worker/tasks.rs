@@ -1,17 +1,20 @@
 //! How rows become ids for a frozen model: the settings that follow from its kind.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use candle_core::Device;
 
 use super::frozen_model::Habits;
+use crate::data::cache::RowCache;
 use crate::data::dataset::{Architecture, DatasetOptions};
 use crate::data::jsonl::Purpose;
 use crate::export::nemo::PromptArchive;
 use crate::prompt::PromptTable;
 use crate::quickstart;
 use crate::schema::{DataSection, EvaluationData, InferenceSection};
+use crate::sys::env_vars;
 
 /// What of a frozen model decides how its rows become ids.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +101,24 @@ pub(super) fn data_files(paths: &[PathBuf], log_dir: &Path) -> Result<Vec<PathBu
         .iter()
         .map(|path| quickstart::unpack_rows(path, &folder))
         .collect()
+}
+
+/// Where tokenised rows are kept, if anywhere.
+pub(super) fn row_cache(data: &DataSection) -> Option<RowCache> {
+    /// Bytes of all rows together.
+    const MOST: u64 = 4 << 30;
+    if !data.cache {
+        return None;
+    }
+    if let Some(folder) = &data.cache_dir {
+        return Some(RowCache::new(folder.clone(), Duration::ZERO, u64::MAX));
+    }
+    let folder = env_vars::get(env_vars::XDG_CACHE_HOME)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(env_vars::get(env_vars::HOME)?).join(".cache")))?;
+    let folder = folder.join("ptune/rows");
+    Some(RowCache::new(folder, Duration::from_secs(1), MOST))
 }
 
 /// The prompt table that an archive holds.

@@ -45,6 +45,8 @@ mod tiny_models;
 #[cfg(feature = "worker")]
 mod tokenize;
 #[cfg(feature = "worker")]
+mod worker_data;
+#[cfg(feature = "worker")]
 mod worker_eval;
 #[cfg(feature = "worker")]
 mod worker_resume;

@@ -63,6 +63,7 @@ impl Sandbox {
         command.args(words).current_dir(self.folder.path());
         command.env("PTUNE_OFFLINE", "1");
         command.env("XDG_STATE_HOME", self.path("state"));
+        command.env("XDG_CACHE_HOME", self.path("cache"));
         for name in [
             "NEMO_LAUNCHER_DEBUG",
             "NEMO_LAUNCHER_CI",

@@ -25,7 +25,8 @@ use std::time::Instant;
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::jsonl::{self, Purpose};
+use super::cache::RowCache;
+use super::jsonl::{self, Purpose, RowFile};
 use crate::diag::Diagnostic;
 use crate::prompt::template::TaskTemplate;
 use crate::tokenize::Tokenizer;
@@ -94,14 +95,55 @@ impl Dataset {
         options: &DatasetOptions,
         deadline: Option<Instant>,
     ) -> Result<Self> {
-        check_templates(templates, options)?;
+        let special = check(templates, tokenizer, options)?;
+        let files: Vec<RowFile> = paths.iter().map(|path| RowFile::read(path)).collect();
         let encoder = RowEncoder {
             templates,
             tokenizer,
             options,
-            special: SpecialIds::find(options, tokenizer)?,
+            special,
         };
-        let mut records = jsonl::read(paths, templates, options.purpose)?;
+        Self::encode(&encoder, &files, deadline)
+    }
+
+    /// As [`Self::load`], but takes what is in `cache` where these very rows were tokenised before in this very way, and
+    /// leaves there what it had to tokenise.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; a cache that cannot be read or written is none.
+    pub fn load_cached(
+        paths: &[PathBuf],
+        templates: &[TaskTemplate],
+        tokenizer: &Tokenizer,
+        options: &DatasetOptions,
+        cache: &RowCache,
+    ) -> Result<Self> {
+        let special = check(templates, tokenizer, options)?;
+        let files: Vec<RowFile> = paths.iter().map(|path| RowFile::read(path)).collect();
+        let Some(key) = cache.key(&files, templates, tokenizer, options)? else {
+            return Self::load(paths, templates, tokenizer, options);
+        };
+        if let Some(dataset) = cache.find(&key, paths) {
+            return Ok(dataset);
+        }
+        let started = Instant::now();
+        let encoder = RowEncoder {
+            templates,
+            tokenizer,
+            options,
+            special,
+        };
+        let dataset = Self::encode(&encoder, &files, None)?;
+        cache.put(&key, paths, &dataset, started.elapsed());
+        Ok(dataset)
+    }
+
+    fn encode(
+        encoder: &RowEncoder<'_>,
+        files: &[RowFile],
+        deadline: Option<Instant>,
+    ) -> Result<Self> {
+        let mut records = jsonl::parse(files, encoder.templates, encoder.options.purpose)?;
         let mut dataset = Self::default();
         dataset.report.rows = records.len();
         let portion = if deadline.is_some() {
@@ -133,10 +175,20 @@ impl Dataset {
         }
         dataset.report.kept = dataset.examples.len();
         if dataset.examples.is_empty() {
-            return Err(no_rows(paths, &dataset.report).into());
+            return Err(no_rows(files, &dataset.report).into());
         }
         Ok(dataset)
     }
+}
+
+/// Everything that can be wrong before a row is read. Returns the ids that stand around texts.
+fn check(
+    templates: &[TaskTemplate],
+    tokenizer: &Tokenizer,
+    options: &DatasetOptions,
+) -> Result<SpecialIds> {
+    check_templates(templates, options)?;
+    SpecialIds::find(options, tokenizer)
 }
 
 /// What the options ask of a template beyond its own checks.
@@ -167,14 +219,14 @@ fn check_templates(templates: &[TaskTemplate], options: &DatasetOptions) -> Resu
     Ok(())
 }
 
-fn no_rows(paths: &[PathBuf], report: &SkipReport) -> Diagnostic {
+fn no_rows(files: &[RowFile], report: &SkipReport) -> Diagnostic {
     let mut diagnostic = Diagnostic::job(if report.read == 0 {
         "the data has no rows"
     } else {
         "no row of the data can be used"
     });
-    for path in paths {
-        diagnostic = diagnostic.at(crate::diag::Location::file(path.display()));
+    for file in files {
+        diagnostic = diagnostic.at(crate::diag::Location::file(file.path().display()));
     }
     if report.read > 0 {
         diagnostic.notes.extend(report.lines());
@@ -459,6 +511,86 @@ mod tests {
         .unwrap();
         assert_eq!(answered.examples[0].input_ids, plain.input_ids);
         assert_eq!(answered.examples[0].decoder_ids, None);
+    }
+
+    #[test]
+    fn every_t5_option_puts_its_token_where_it_belongs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        fs_err::write(&path, row("one", "one")).unwrap();
+        let tokenizer = toy_tokenizer(&["one", " Q", " two", " A", "two", "<extra_id_s>"]);
+        let load = |options: &DatasetOptions| {
+            let example = Dataset::load(
+                std::slice::from_ref(&path),
+                &[gpt_template()],
+                &tokenizer,
+                options,
+            )
+            .unwrap()
+            .examples
+            .remove(0);
+            let names = |ids: &[u32]| -> Vec<String> {
+                let name = |id: &u32| tokenizer.id_to_token(*id).unwrap_or("*".to_owned());
+                ids.iter().map(name).collect()
+            };
+            (
+                names(&example.input_ids),
+                names(&example.decoder_ids.unwrap()),
+            )
+        };
+        let base = DatasetOptions {
+            add_eos: false,
+            ..hugging_face_t5(Purpose::Learn, 100)
+        };
+        let text = ["*", "*", "one", "ĠQ", ":", "Ġtwo", "ĠA", ":"];
+        let answer = ["<pad>", "one", "</s>"];
+        let row = |before: &[&str], after: &[&str]| -> Vec<String> {
+            let parts = [before, &text, after].concat();
+            parts.iter().map(|part| (*part).to_owned()).collect()
+        };
+        assert_eq!(load(&base).0, row(&[], &[]));
+        assert_eq!(load(&base).1, answer);
+        let ul2 = DatasetOptions {
+            ul2_prompt_token: Some("<extra_id_s>".to_owned()),
+            add_bos: true,
+            add_eos: true,
+            ..base.clone()
+        };
+        assert_eq!(load(&ul2).0, row(&["<s>", "<extra_id_s>"], &["</s>"]));
+        assert_eq!(load(&ul2).1, answer);
+        let bos = DatasetOptions {
+            decoder_starts_with_pad: false,
+            add_eos_to_decoder_output: false,
+            ..base.clone()
+        };
+        assert_eq!(load(&bos).1, ["<s>", "one", "<extra_id_1>"]);
+        let sentinel = DatasetOptions {
+            add_sentinel_to_input: true,
+            ..base
+        };
+        assert_eq!(load(&sentinel).0, row(&[], &["<extra_id_0>"]));
+        assert_eq!(load(&sentinel).1, ["<pad>", "<extra_id_0>", "one", "</s>"]);
+    }
+
+    #[test]
+    fn a_truncated_t5_row_keeps_its_end_and_its_answer() {
+        let rows = [row("one red red green green blue", "two")];
+        let whole = load(&rows, gpt_template(), &hugging_face_t5(Purpose::Learn, 100)).unwrap();
+        let length = whole.examples[0].input_ids.len();
+        let cut = load(
+            &rows,
+            gpt_template(),
+            &hugging_face_t5(Purpose::Learn, length - 4),
+        )
+        .unwrap();
+        assert_eq!(
+            pieces(&cut.examples[0].input_ids),
+            [
+                "*", "*", "one", "_red", "_Q", ":", "_two", "_A", ":", "</s>"
+            ]
+        );
+        assert_eq!(cut.examples[0].decoder_ids, whole.examples[0].decoder_ids);
+        assert_eq!(cut.report.tokens_dropped, 4);
     }
 
     #[test]

@@ -18,6 +18,16 @@ pub enum SkipReason {
     NothingToLearn,
 }
 
+impl SkipReason {
+    /// All of them, in an order that stays.
+    pub const ALL: [Self; 4] = [
+        Self::TooLongNoTruncateField,
+        Self::TooLongWithoutField,
+        Self::TooShort,
+        Self::NothingToLearn,
+    ];
+}
+
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -10,6 +10,8 @@ mod trie;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use sha2::{Digest, Sha256};
+
 use super::protobuf::{Fields, Value};
 use normalizer::{BLANK, Normalizer};
 use segment::{Bpe, Unigram, characters};
@@ -112,6 +114,8 @@ pub struct SentencePiece {
     /// Ids of the 256 byte pieces, where unknown characters are spelt with them.
     bytes: Option<Box<[u32; 256]>>,
     names: Names,
+    /// SHA-256 of the file.
+    hash: [u8; 32],
 }
 
 impl SentencePiece {
@@ -184,7 +188,13 @@ impl SentencePiece {
             bytes: proto.byte_fallback.then_some(bytes),
             names: proto.names,
             pieces,
+            hash: Sha256::digest(model).into(),
         })
+    }
+
+    /// SHA-256 of the model it was read from.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
     }
 
     /// Appends the ids of `text` and the bytes of `text` each came from.
