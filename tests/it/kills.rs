@@ -130,6 +130,20 @@ fn is_unfinished(path: &Path) -> bool {
     name.starts_with(".ptune-")
 }
 
+/// Each start writes one of its own.
+fn is_event_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    name.starts_with("events.out.tfevents.")
+}
+
+/// Records of TensorBoard: length, its checksum, bytes, their checksum.
+fn check_records(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        bytes = &bytes[12 + usize::try_from(length).unwrap() + 4..];
+    }
+}
+
 /// Metrics without what a clock says.
 fn metrics(text: &str) -> Vec<serde_json::Value> {
     assert!(
@@ -178,6 +192,11 @@ fn check_files(sandbox: &Sandbox) -> BTreeSet<String> {
                 serde_json::from_str::<serde_json::Value>(&text()).unwrap();
             }
             Some("html") => assert!(text().trim_end().ends_with("</html>")),
+            _ if is_event_file(&path) => {
+                check_records(&fs_err::read(&path).unwrap());
+                names.insert("events.out.tfevents".to_owned());
+                continue;
+            }
             _ => assert_eq!(name, "in_use", "a file of unknown kind"),
         }
         names.insert(name);
@@ -190,6 +209,7 @@ fn outcome(sandbox: &Sandbox) -> BTreeMap<String, Vec<u8>> {
     let root = sandbox.path(RESULTS);
     files(&root)
         .into_iter()
+        .filter(|path| !is_event_file(path))
         .map(|path| {
             let name = path.strip_prefix(&root).unwrap().display().to_string();
             let contents = match name.as_str() {
