@@ -27,7 +27,7 @@ pub fn fit(
     let mut stop = state
         .finished
         .then_some(Stop::Done)
-        .or_else(|| clock.is_over());
+        .or_else(|| clock.was_over(&state));
     while stop.is_none() && state.global_step < options.max_steps {
         let started = Instant::now();
         let step = state.global_step + 1;
@@ -247,10 +247,9 @@ impl Clock {
     }
 
     /// Whether earlier processes used all of it.
-    fn is_over(&self) -> Option<Stop> {
-        self.all
-            .is_some_and(|all| self.before >= all)
-            .then_some(Stop::MaxTime)
+    fn was_over(&self, state: &TrainState) -> Option<Stop> {
+        let (spent, all) = (state.elapsed_seconds?, self.all?);
+        (spent >= all).then_some(Stop::MaxTime)
     }
 
     /// Writes down the time spent, where it is limited, and says whether it is over.

@@ -52,3 +52,5 @@ mod worker_eval;
 mod worker_resume;
 #[cfg(feature = "worker")]
 mod worker_train;
+#[cfg(feature = "worker")]
+mod worker_training_keys;
