@@ -333,13 +333,13 @@ impl ScheduleSection {
                 more_than_none(self.constant_steps),
             ),
             ("constant_ratio", "constant", self.constant_ratio.is_some()),
-            ("power", "power", self.power != Self::default().power),
+            ("power", "power", differs(self.power, Self::default().power)),
             ("cycle", "cycle", self.cycle),
             ("d_model", "d_model", self.d_model.is_some()),
             (
                 "decay_rate",
                 "decay_rate",
-                self.decay_rate != Self::default().decay_rate,
+                differs(self.decay_rate, Self::default().decay_rate),
             ),
             ("step_size", "step_size", self.step_size.is_some()),
             ("gamma", "gamma", self.gamma.is_some()),
@@ -469,14 +469,22 @@ impl OptimSection {
             self.optimizer() == Some(OptimizerName::Sgd),
         );
         [
-            ("betas", adam, self.betas != plain.betas),
+            (
+                "betas",
+                adam,
+                differs(self.betas[0], plain.betas[0]) || differs(self.betas[1], plain.betas[1]),
+            ),
             ("eps", adam || adafactor, self.eps.is_some()),
             (
                 "clip_threshold",
                 adafactor,
-                self.clip_threshold != plain.clip_threshold,
+                differs(self.clip_threshold, plain.clip_threshold),
             ),
-            ("decay_rate", adafactor, self.decay_rate != plain.decay_rate),
+            (
+                "decay_rate",
+                adafactor,
+                differs(self.decay_rate, plain.decay_rate),
+            ),
             ("beta1", adafactor, self.beta1.is_some()),
             ("scale_parameter", adafactor, self.scale_parameter),
             ("relative_step", adafactor, self.relative_step),
@@ -573,6 +581,11 @@ impl OptimSection {
             );
         }
     }
+}
+
+/// Whether a number was set to another one than its default.
+fn differs(number: f64, default: f64) -> bool {
+    number.to_bits() != default.to_bits()
 }
 
 /// What to say of a name that is in no list.

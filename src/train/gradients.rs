@@ -35,11 +35,7 @@ pub(super) fn gradients(
         tokens += batch.tokens();
         let micro_loss = parts.context.loss(&batch, parts.prompts, share)?;
         loss += f64::from(micro_loss.to_scalar::<f32>()?);
-        let scaled = if loss_scale > 1.0 || loss_scale < 1.0 {
-            micro_loss.affine(loss_scale, 0.0)?
-        } else {
-            micro_loss
-        };
+        let scaled = micro_loss.affine(loss_scale, 0.0)?;
         let gradients = parts.optimizer.gradients(&scaled.backward()?)?;
         total = Some(match total {
             None => gradients,
