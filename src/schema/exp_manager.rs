@@ -29,7 +29,7 @@ pub struct ExpManagerSection {
     pub max_time_per_run: Option<TimeLimit>,
     /// Go on from the newest checkpoint in the log folder.
     pub resume_if_exists: bool,
-    /// Start afresh, with a note, where there is none.
+    /// Start afresh where there is none; else that is an error.
     pub resume_ignore_no_checkpoint: bool,
     /// Save checkpoints while training.
     pub create_checkpoint_callback: bool,
@@ -101,6 +101,8 @@ pub struct CheckpointCallbackSection {
     pub save_best_model: bool,
     /// Also save every so many steps, whatever the monitored value says.
     pub every_n_train_steps: Option<usize>,
+    /// And after so much time without saving, `DD:HH:MM:SS`; ten minutes where it is not given.
+    pub train_time_interval: Option<TimeLimit>,
 }
 
 impl Default for CheckpointCallbackSection {
@@ -116,6 +118,7 @@ impl Default for CheckpointCallbackSection {
             model_parallel_size: None,
             save_best_model: true,
             every_n_train_steps: None,
+            train_time_interval: None,
         }
     }
 }

@@ -23,7 +23,7 @@ pub fn fit(
     mut state: TrainState,
 ) -> Result<FitOutcome> {
     forget_values_of_others(options, &mut state);
-    let clock = Clock::new(options, &state);
+    let mut clock = Clock::new(options, &state);
     let mut stop = state
         .finished
         .then_some(Stop::Done)
@@ -82,7 +82,7 @@ pub fn fit(
         }
         // Who gives a run more time later may go on with it.
         state.finished = step == options.max_steps || stop == Some(Stop::EarlyStopping);
-        save(parts, options, &state, due, stop)?;
+        save(parts, options, &state, due, stop, &mut clock)?;
     }
     for sink in &mut *parts.sinks {
         sink.finish()?;
@@ -101,6 +101,13 @@ pub fn fit(
             "taking the virtual tokens of step {step}, {} {best:.4}",
             options.monitor.name
         );
+        if of_best.global_step != step {
+            // Killed between two files, and gone on with on a machine that computes otherwise.
+            tracing::warn!(
+                "the best state is that of step {} now: a killed run came that far and was not repeated bit by bit",
+                of_best.global_step
+            );
+        }
         parts.optimizer.restore_parameters(&tensors)?;
         val_loss = of_best.val_loss;
     }
@@ -210,10 +217,12 @@ fn save(
     state: &TrainState,
     validated: bool,
     stop: Option<Stop>,
+    clock: &mut Clock,
 ) -> Result<()> {
-    let asked = options
-        .save_every_n_steps
-        .is_some_and(|steps| state.global_step.is_multiple_of(steps));
+    let asked = clock.saved.elapsed().as_secs_f64() >= options.save_every_seconds
+        || options
+            .save_every_n_steps
+            .is_some_and(|steps| state.global_step.is_multiple_of(steps));
     let to_go_on = stop.is_some_and(|stop| !stop.is_final());
     let ends = state.finished || stop.is_some();
     if to_go_on || options.checkpoints && (ends || validated || asked) {
@@ -223,6 +232,7 @@ fn save(
         let path = parts.checkpoints.last();
         let tensors = parts.optimizer.state()?;
         parts.checkpoints.save(&path, state, &tensors)?;
+        clock.saved = Instant::now();
     }
     Ok(())
 }
@@ -230,6 +240,8 @@ fn save(
 /// The time that a run has.
 struct Clock {
     started: Instant,
+    /// When the state was last saved.
+    saved: Instant,
     /// Seconds spent by earlier processes.
     before: f64,
     all: Option<f64>,
@@ -240,6 +252,7 @@ impl Clock {
     fn new(options: &FitOptions, state: &TrainState) -> Self {
         Self {
             started: Instant::now(),
+            saved: Instant::now(),
             before: state.elapsed_seconds.unwrap_or(0.0),
             all: options.max_seconds,
             this_run: options.max_seconds_per_run,

@@ -55,6 +55,8 @@ pub struct FitOptions {
     pub start_from: Option<PathBuf>,
     /// Also save the last state every so many steps.
     pub save_every_n_steps: Option<u64>,
+    /// And when so many seconds have passed since it was last saved.
+    pub save_every_seconds: f64,
     /// Validated states to keep besides the best and the last.
     pub keep: Option<KeepBest>,
 }

@@ -32,6 +32,11 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
+    /// The free entry that tells the rows of validation.
+    pub const VALIDATION_ROWS: &'static str = "rows of model.data.validation_ds";
+    /// The free entry that tells how many of them are looked at.
+    pub const VALIDATION_BATCHES: &'static str = "`trainer.limit_val_batches`";
+
     /// Without entries.
     pub fn new() -> Self {
         Self {
@@ -48,6 +53,13 @@ impl RunSettings {
     /// The same for the free entries.
     fn changed(&self, saved: &Self) -> Vec<String> {
         self.differences(&self.free, saved, &saved.free)
+    }
+
+    /// Whether validation looks at other rows than it did for `saved`.
+    fn validates_otherwise_than(&self, saved: &Self) -> bool {
+        [Self::VALIDATION_ROWS, Self::VALIDATION_BATCHES]
+            .iter()
+            .any(|key| self.free.get(*key) != saved.free.get(*key))
     }
 
     fn differences(
@@ -119,6 +131,13 @@ pub fn restore(
         .with_context(|| format!("resuming from {}", path.display()))?;
     for change in settings.changed(&state.settings) {
         tracing::warn!("resuming with another {change}");
+    }
+    if settings.validates_otherwise_than(&state.settings) {
+        // Values over other rows cannot be compared.
+        state.best = None;
+        state.kept.clear();
+        state.early_stopping_best = None;
+        state.validations_without_improvement = 0;
     }
     // Only a run that had made all its steps is lengthened; one that was stopped early has come to its end.
     if state.finished && state.global_step == state.max_steps {

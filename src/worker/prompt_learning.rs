@@ -18,7 +18,7 @@ use super::validation_scores::ValidationScores;
 use crate::data::dataset::Dataset;
 use crate::data::jsonl::Purpose;
 use crate::data::sampler::Sampler;
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Location};
 use crate::dist::Solo;
 use crate::export::nemo::PromptArchive;
 use crate::model::LanguageModel;
@@ -221,6 +221,17 @@ fn own_results(section: &PromptLearning, checkpoints: &CheckpointFolder) -> Resu
         None => 3,
     };
     let ownership = checkpoints.own(Duration::from_secs(seconds))?;
+    let exp_manager = &section.exp_manager;
+    let must_resume = exp_manager.resume_if_exists && !exp_manager.resume_ignore_no_checkpoint;
+    if must_resume && !checkpoints.last().exists() {
+        return Err(
+            Diagnostic::configuration("there is no checkpoint to resume from")
+                .at(Location::file(checkpoints.last().display()))
+                .note("`exp_manager.resume_ignore_no_checkpoint` is False")
+                .hint("prompt_learning.exp_manager.resume_ignore_no_checkpoint=True")
+                .into(),
+        );
+    }
     let log_dir = section.log_dir();
     for name in [
         "metrics.jsonl",

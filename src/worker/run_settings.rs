@@ -126,7 +126,7 @@ pub(super) fn collect(
     let early = exp_early_stopping(section)?;
     flatten(free, "exp_manager.early_stopping_callback_params", &early);
     free.insert(
-        "rows of model.data.validation_ds".into(),
+        RunSettings::VALIDATION_ROWS.into(),
         validation.map_or("none".to_owned(), rows),
     );
     Ok(settings)

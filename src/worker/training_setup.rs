@@ -184,6 +184,9 @@ pub(super) fn fit_options(
         resume_if_exists: exp_manager.resume_if_exists
             || env_vars::get(env_vars::SLURM_RESTART_COUNT).is_some(),
         start_from: trainer.resume_from_checkpoint.clone(),
+        save_every_seconds: params
+            .train_time_interval
+            .map_or(600.0, |time| time.seconds as f64),
         save_every_n_steps: params
             .every_n_train_steps
             .filter(|steps| *steps > 0)

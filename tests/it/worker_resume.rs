@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use crate::sandbox::Sandbox;
-use crate::tiny_models::tiny_gpt2;
+use crate::tiny_models::{tiny_gpt2, tiny_t5};
 use crate::worker_train::{config, losses, metrics, train};
 
 const LAST: &str = "a/results/checkpoints/last.safetensors";
@@ -244,6 +244,158 @@ fn a_full_disk_is_told_keeps_the_last_checkpoint_and_the_run_goes_on_later() {
         .map(|line| line["step"].as_u64().unwrap())
         .collect();
     assert_eq!(steps, (1..=8).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_optimizer_precision_and_style_goes_on_where_it_stopped_in_the_middle_of_a_pass() {
+    let sandbox = Sandbox::new();
+    let (gpt, t5) = (
+        tiny_gpt2(&sandbox.path("gpt2")),
+        tiny_t5(&sandbox.path("t5")),
+    );
+    let kinds: [(&str, &std::path::Path, &[&str]); 5] = [
+        ("adafactor", &gpt, &["model.optim.name=adafactor"]),
+        (
+            "sgd",
+            &t5,
+            &["model.optim.name=sgd", "model.optim.momentum=0.9"],
+        ),
+        (
+            "half",
+            &gpt,
+            &["trainer.precision=16", "model.native_amp_init_scale=1024"],
+        ),
+        (
+            "prompts",
+            &t5,
+            &[
+                "model.virtual_prompt_style=prompt-tuning",
+                "model.prompt_tuning={new_prompt_init_methods: [vocab], new_prompt_init_text: [null]}",
+            ],
+        ),
+        (
+            "lstm",
+            &gpt,
+            &[
+                "model.p_tuning={encoder_type: lstm, encoder_hidden: 8, num_layers: 2, dropout: 0.3}",
+            ],
+        ),
+    ];
+    for (name, model, changes) in kinds {
+        let run = |results: &str, steps: usize| {
+            let steps = format!("trainer.max_steps={steps}");
+            let mut all = vec![
+                steps.as_str(),
+                // 24 rows: a pass ends within the fourth step.
+                "model.global_batch_size=7",
+                "model.micro_batch_size=1",
+                "trainer.accumulate_grad_batches=1",
+                "model.optim.sched=null",
+                "exp_manager.checkpoint_callback_params.save_best_model=false",
+                "model.nemo_path=prompt.nemo",
+            ];
+            all.extend(changes);
+            train(&sandbox, &config(&sandbox, model, results, &all), 0);
+            fs_err::read(sandbox.path("prompt.nemo")).unwrap()
+        };
+        let straight = run(&format!("{name}_straight"), 7);
+        let parts = format!("{name}_parts");
+        run(&parts, 2);
+        run(&parts, 5);
+        assert!(run(&parts, 7) == straight, "{name} went another way");
+        let of = |results: &str| {
+            sandbox.path(&format!("{results}/results/checkpoints/last.safetensors"))
+        };
+        let checkpoints = ptune::train::CheckpointFolder::new(sandbox.path(""));
+        let (first, tensors) = checkpoints.load(&of(&parts)).unwrap().unwrap();
+        let (second, others) = checkpoints
+            .load(&of(&format!("{name}_straight")))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (first.global_step, first.consumed_samples),
+            (7, second.consumed_samples)
+        );
+        assert_eq!(
+            tensors.keys().collect::<Vec<_>>(),
+            others.keys().collect::<Vec<_>>()
+        );
+        for (key, tensor) in &tensors {
+            let bytes = |tensor: &candle_core::Tensor| {
+                format!("{:?}", tensor.flatten_all().unwrap().to_string())
+            };
+            assert_eq!(bytes(tensor), bytes(&others[key]), "{name}: {key}");
+        }
+    }
+}
+
+#[test]
+fn a_run_without_validations_is_saved_as_time_goes_by() {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("gpt2"));
+    let changes = [
+        "trainer.max_steps=100000",
+        "trainer.val_check_interval=100000",
+        "model.data.validation_ds=[]",
+        "exp_manager.checkpoint_callback_params.train_time_interval='00:00:00:00'",
+    ];
+    let config = config(&sandbox, &model, "a", &changes);
+    let mut child = sandbox
+        .command(&["worker", "prompt_learning", "--config", &config])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !sandbox.path(LAST).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn other_validation_rows_start_the_search_for_the_best_anew_and_a_missing_checkpoint_can_be_an_error()
+ {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("gpt2"));
+    let said = train(
+        &sandbox,
+        &config(
+            &sandbox,
+            &model,
+            "a",
+            &["exp_manager.resume_ignore_no_checkpoint=false"],
+        ),
+        2,
+    )
+    .stderr;
+    assert!(
+        said.contains("there is no checkpoint to resume from"),
+        "{said}"
+    );
+    train(
+        &sandbox,
+        &config(&sandbox, &model, "a", &["trainer.max_steps=4"]),
+        0,
+    );
+    let rows = sandbox.read("train.jsonl");
+    // One that no validation over other rows will undercut by chance.
+    sandbox.write("other.jsonl", rows.lines().next().unwrap());
+    let changes = [
+        "trainer.max_steps=8",
+        "model.data.validation_ds=[other.jsonl]",
+        "exp_manager.resume_ignore_no_checkpoint=false",
+    ];
+    let said = train(&sandbox, &config(&sandbox, &model, "a", &changes), 0).stderr;
+    assert!(
+        said.contains("another rows of model.data.validation_ds"),
+        "{said}"
+    );
+    let checkpoints = ptune::train::CheckpointFolder::new(sandbox.path("a/results/checkpoints"));
+    let (state, _) = checkpoints.load(&checkpoints.last()).unwrap().unwrap();
+    assert_eq!(state.best.unwrap().1, 8);
+    assert_eq!(state.kept.len(), 1);
 }
 
 #[test]

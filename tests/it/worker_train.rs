@@ -56,6 +56,9 @@ model:
         let (path, new) = change.split_once('=').unwrap();
         let mut node = &mut value;
         for key in path.split('.') {
+            if node.is_null() {
+                *node = serde_yaml::Mapping::new().into();
+            }
             node = match key.parse::<usize>() {
                 Ok(index) => &mut node[index],
                 Err(_) => node
