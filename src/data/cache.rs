@@ -460,7 +460,8 @@ mod tests {
         // A hash that fits makes no sense of nonsense.
         let mut nonsense = MAGIC.to_vec();
         nonsense.extend([0xff; 64]);
-        nonsense.extend(Sha256::digest(&nonsense.clone()));
+        let hash = Sha256::digest(&nonsense);
+        nonsense.extend(hash);
         assert!(decode(&nonsense, &case.rows()).is_none());
     }
 

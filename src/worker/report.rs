@@ -48,7 +48,8 @@ pub(super) fn left_out(folder: &Path, sets: &[(&str, &Dataset)]) -> Result<()> {
                 "line": skipped.line,
                 "reason": skipped.reason.to_string(),
             });
-            text.push_str(&format!("{line}\n"));
+            text.push_str(&line.to_string());
+            text.push('\n');
             count += 1;
         }
     }
