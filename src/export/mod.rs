@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use indexmap::IndexMap;
 
 use crate::diag::suggest::did_you_mean;
 use crate::diag::{Diagnostic, Location};
@@ -111,6 +112,29 @@ pub fn read(path: &Path, import: &Import) -> Result<PromptArchive> {
         .note("expected a PEFT folder with adapter_config.json, a NumPy file, or what torch.save makes of one tensor")
         .into()),
     }
+}
+
+/// Only the rows of a file of any kind, a prompt `.nemo` included: task name to [V, H], f32. The one task of a file that
+/// has no names has the name `prompt`.
+///
+/// # Errors
+/// As those of [`read`] and [`PromptArchive::open`].
+pub fn read_rows(path: &Path) -> Result<IndexMap<String, Tensor>> {
+    let is_nemo = path.extension().is_some_and(|end| end == "nemo");
+    if is_nemo || path.join("model_config.yaml").is_file() {
+        return Ok(PromptArchive::open(path)?.tasks);
+    }
+    let import = Import {
+        task: "prompt".to_owned(),
+        template: TaskTemplateSection {
+            prompt_template: "<|VIRTUAL_PROMPT_0|>{text}".to_owned(),
+            ..TaskTemplateSection::default()
+        },
+        // What the rows are for is known to who asks; it only must not be missing.
+        architecture: Some(Architecture::Gpt),
+        ..Import::default()
+    };
+    Ok(read(path, &import)?.tasks)
 }
 
 /// The archive of tasks that were read: [V, H] each.

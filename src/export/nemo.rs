@@ -19,6 +19,8 @@ use crate::tensors::torch::StateValue;
 use crate::yaml::{Key, Node};
 
 const TABLE: &str = "prompt_table";
+/// Where generation A's training checkpoints keep the encoder; its loader of finished archives passes over it.
+const ENCODER: &str = "prompt_encoder";
 const EMBEDDINGS: &str = ".prompt_embeddings.weight";
 const INDICES: &str = ".indices";
 /// The NeMo release whose layout is written.
@@ -31,6 +33,9 @@ pub struct PromptArchive {
     pub tasks: IndexMap<String, Tensor>,
     /// Text of `model_config.yaml`: the resolved `model` section of the run.
     pub model_config: String,
+    /// Parameters of the encoder that made the prompts by their names in `prompt::encoder`, where the archive keeps it:
+    /// what training can go on with.
+    pub encoder: IndexMap<String, Tensor>,
 }
 
 impl PromptArchive {
@@ -79,6 +84,7 @@ impl PromptArchive {
         Ok(Self {
             tasks,
             model_config: crate::yaml::to_yaml(&node_of(&config)),
+            encoder: IndexMap::new(),
         })
     }
 
@@ -120,6 +126,7 @@ impl PromptArchive {
         Ok(Self {
             tasks,
             model_config: crate::yaml::to_yaml(&node_of(&config)),
+            encoder: IndexMap::new(),
         })
     }
 
@@ -164,6 +171,7 @@ impl PromptArchive {
         }
         Ok(Self {
             tasks,
+            encoder: encoder_of(&archive.weights)?,
             model_config: archive.model_config,
         })
     }
@@ -188,10 +196,16 @@ impl PromptArchive {
                 StateValue::Tensor(embeddings),
             );
         }
-        let weights = StateValue::Dict(IndexMap::from([(
-            TABLE.to_owned(),
-            StateValue::Dict(table),
-        )]));
+        let mut weights = IndexMap::from([(TABLE.to_owned(), StateValue::Dict(table))]);
+        if !self.encoder.is_empty() {
+            let mut encoder = IndexMap::new();
+            for (name, tensor) in &self.encoder {
+                let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+                encoder.insert(name.clone(), StateValue::Tensor(tensor.contiguous()?));
+            }
+            weights.insert(ENCODER.to_owned(), StateValue::Dict(encoder));
+        }
+        let weights = StateValue::Dict(weights);
         NemoArchive {
             model_config: self.model_config.clone(),
             weights,
@@ -199,6 +213,27 @@ impl PromptArchive {
         .write(path)?;
         Ok(())
     }
+}
+
+/// The encoder's parameters as generation A names them: in one mapping there, in one for each module in generation B.
+fn encoder_of(weights: &StateValue) -> Result<IndexMap<String, Tensor>> {
+    let mut parameters = IndexMap::new();
+    for (module, prefix) in [
+        (ENCODER, ""),
+        ("embeddings", "embedding."),
+        ("lstm_head", "lstm_head."),
+        ("mlp_head", "mlp_head."),
+        ("tpmlp", ""),
+    ] {
+        let entries = weights.get(module).and_then(StateValue::as_dict);
+        for (name, value) in entries.into_iter().flatten() {
+            // A buffer with the numbers 0 to V − 1, not a parameter.
+            if let Some(tensor) = value.as_tensor().filter(|_| name != "indices") {
+                parameters.insert(format!("{prefix}{name}"), tensor.to_dtype(DType::F32)?);
+            }
+        }
+    }
+    Ok(parameters)
 }
 
 /// The same value in our own tree, whose emitter writes what OmegaConf reads back unchanged.
@@ -289,6 +324,71 @@ mod tests {
             let read = PromptArchive::open(&path).unwrap();
             assert_eq!(read.tasks.keys().collect::<Vec<_>>(), ["a"], "{key}");
         }
+    }
+
+    #[test]
+    fn an_encoder_is_kept_where_asked_for_and_found_in_generation_b_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.nemo");
+        let mut section = PromptLearning::default();
+        section.model.new_tasks = vec!["squad".into()];
+        let rows_of_squad = rows();
+        let table = [("squad", &rows_of_squad)].into_iter();
+        let mut archive = PromptArchive::from_training(&section, table, false).unwrap();
+        archive.write(&path).unwrap();
+        assert!(PromptArchive::open(&path).unwrap().encoder.is_empty());
+        archive.encoder = IndexMap::from([
+            ("embedding.weight".to_owned(), rows()),
+            ("first.bias".to_owned(), rows()),
+        ]);
+        archive.write(&path).unwrap();
+        let read = PromptArchive::open(&path).unwrap();
+        assert_eq!(
+            read.encoder.keys().collect::<Vec<_>>(),
+            ["embedding.weight", "first.bias"]
+        );
+        assert_eq!(read.tasks.len(), 1);
+
+        let dict = |entries: &[(&str, StateValue)]| {
+            let entries = entries.iter();
+            StateValue::Dict(
+                entries
+                    .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                    .collect(),
+            )
+        };
+        let row = || StateValue::Tensor(rows());
+        let weights = dict(&[
+            (
+                "prompt_table",
+                dict(&[("prompt_table.a.prompt_embeddings.weight", row())]),
+            ),
+            ("embeddings", dict(&[("weight", row())])),
+            ("mlp_head", dict(&[("0.weight", row()), ("2.bias", row())])),
+            ("lstm_head", dict(&[("weight_ih_l0", row())])),
+        ]);
+        let model_config = String::new();
+        NemoArchive {
+            model_config,
+            weights,
+        }
+        .write(&path)
+        .unwrap();
+        let mut names: Vec<_> = PromptArchive::open(&path)
+            .unwrap()
+            .encoder
+            .into_keys()
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "embedding.weight",
+                "lstm_head.weight_ih_l0",
+                "mlp_head.0.weight",
+                "mlp_head.2.bias"
+            ]
+        );
     }
 
     #[test]

@@ -26,6 +26,36 @@ pub fn random(
     )?)
 }
 
+/// Normal numbers of mean 0 and variance 1, as a fresh `torch.nn.Embedding` has: PEFT's RANDOM. [V, H]
+pub fn normal(
+    virtual_tokens: usize,
+    hidden_size: usize,
+    rng: &mut SeededRng,
+    device: &Device,
+) -> Result<Tensor> {
+    let numbers = rng.normals(virtual_tokens * hidden_size, 1.0);
+    Ok(Tensor::from_vec(
+        numbers,
+        (virtual_tokens, hidden_size),
+        device,
+    )?)
+}
+
+/// Uniform numbers in ±0.5: Lester et al.'s random start. [V, H]
+pub fn uniform(
+    virtual_tokens: usize,
+    hidden_size: usize,
+    rng: &mut SeededRng,
+    device: &Device,
+) -> Result<Tensor> {
+    let numbers = rng.uniforms(virtual_tokens * hidden_size, 0.5);
+    Ok(Tensor::from_vec(
+        numbers,
+        (virtual_tokens, hidden_size),
+        device,
+    )?)
+}
+
 /// The word embeddings of `ids`, repeated or cut to V rows: NeMo's `text`. [V, H]
 ///
 /// # Errors
@@ -48,14 +78,30 @@ pub fn embedding_scale(model: &LanguageModel) -> Result<f64> {
     ))
 }
 
-/// The word embeddings of pieces drawn from the vocabulary's common part, without those in `special`. [V, H]
+/// Pieces that first values are drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pieces {
+    /// The vocabulary's common part.
+    Common,
+    /// The whole vocabulary.
+    All,
+}
+
+/// The word embeddings of pieces drawn by chance, without those in `special`. [V, H]
+///
+/// # Errors
+/// When there is no such piece.
 pub fn vocabulary(
     virtual_tokens: usize,
+    pieces: Pieces,
     special: &[u32],
     rng: &mut SeededRng,
     model: &LanguageModel,
 ) -> Result<Tensor> {
-    let bound = model.vocab_size().min(COMMON_PIECES);
+    let bound = match pieces {
+        Pieces::Common => model.vocab_size().min(COMMON_PIECES),
+        Pieces::All => model.vocab_size(),
+    };
     let candidates: Vec<u32> = (0..bound as u32)
         .filter(|id| !special.contains(id))
         .collect();
@@ -67,4 +113,35 @@ pub fn vocabulary(
         .map(|_| candidates[rng.below(candidates.len())])
         .collect();
     Ok(model.embed_tokens(&rows)?.to_dtype(DType::F32)?.detach())
+}
+
+/// A row for each of `labels` (token ids of one label each), the mean of its pieces' word embeddings, and common pieces
+/// drawn by chance in the rows that are left: Lester et al.'s class labels. [V, H]
+///
+/// # Errors
+/// When no label has a token.
+pub fn labels(
+    labels: &[Vec<u32>],
+    virtual_tokens: usize,
+    special: &[u32],
+    rng: &mut SeededRng,
+    model: &LanguageModel,
+) -> Result<Tensor> {
+    let mut rows = vec![];
+    for ids in labels.iter().filter(|ids| !ids.is_empty()) {
+        if rows.len() == virtual_tokens {
+            break;
+        }
+        let pieces = model.embed_tokens(ids)?.to_dtype(DType::F32)?; // [pieces, H]
+        rows.push(pieces.mean_keepdim(0)?.detach()); // [1, H]
+    }
+    ensure!(
+        !rows.is_empty(),
+        "the labels that initialise a prompt have no tokens"
+    );
+    let left = virtual_tokens - rows.len();
+    if left > 0 {
+        rows.push(vocabulary(left, Pieces::Common, special, rng, model)?);
+    }
+    Ok(Tensor::cat(&rows, 0)?)
 }

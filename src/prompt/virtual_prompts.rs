@@ -98,6 +98,17 @@ impl VirtualPrompts {
         }
     }
 
+    /// Copies of the encoder's parameters by upstream name; none where no encoder is trained.
+    pub fn encoder_parameters(&self) -> Result<IndexMap<String, Tensor>> {
+        let Trainable::Encoder { encoder, .. } = &self.trainable else {
+            return Ok(IndexMap::new());
+        };
+        let copies = encoder.named_parameters().into_iter();
+        copies
+            .map(|(name, var)| Ok((name, var.as_tensor().copy()?)))
+            .collect()
+    }
+
     /// Existing tasks untouched, followed by the new tasks as they are now.
     pub fn table(&self) -> Result<PromptTable> {
         let mut table = self.existing.clone();

@@ -68,3 +68,35 @@ where
 pub(super) fn null_is_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(1))
 }
+
+/// A list of names in any case; one alone is a list of one, null an empty list.
+pub(super) fn lower_case_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: serde::de::DeserializeOwned,
+{
+    let names: Vec<String> = one_or_many(deserializer)?;
+    names
+        .into_iter()
+        .map(|name| {
+            serde_yaml::from_value(Value::String(name.to_lowercase())).map_err(D::Error::custom)
+        })
+        .collect()
+}
+
+/// A list in which null stands for "nothing at this place"; one value alone is a list of one, null an empty list.
+pub(super) fn list_with_gaps<'de, D, T>(deserializer: D) -> Result<Vec<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: serde::de::DeserializeOwned,
+{
+    let items = match Value::deserialize(deserializer)? {
+        Value::Null => vec![],
+        Value::Sequence(items) => items,
+        one => vec![one],
+    };
+    items
+        .into_iter()
+        .map(|item| serde_yaml::from_value(item).map_err(D::Error::custom))
+        .collect()
+}

@@ -16,6 +16,7 @@ mod manifest;
 mod monitored;
 mod optim;
 mod prompt_learning;
+mod prompt_tuning;
 mod run;
 mod step_plan;
 mod task_template;
@@ -38,9 +39,9 @@ pub use manifest::JobManifest;
 pub use monitored::{Monitored, canonical_metric};
 pub use optim::{Epsilon, OptimSection, OptimizerName, PolicyName, ScheduleSection};
 pub use prompt_learning::{
-    PTuningSection, PromptEncoderType, PromptInitMethod, PromptLearning, PromptLearningModel,
-    PromptTuningSection, VirtualPromptStyle,
+    PTuningSection, PromptEncoderType, PromptLearning, PromptLearningModel, VirtualPromptStyle,
 };
+pub use prompt_tuning::{OneOrMore, PromptInitMethod, PromptTuningSection};
 pub use run::{RunSection, WorkerJob};
 pub use step_plan::StepPlan;
 pub use task_template::TaskTemplateSection;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataSection, ExpManagerSection, InferenceSection, OptimSection, Problems, RunSection, Section,
-    TaskTemplateSection, TrainerSection, lenient,
+    DataSection, ExpManagerSection, InferenceSection, OptimSection, Problems, PromptTuningSection,
+    RunSection, Section, TaskTemplateSection, TrainerSection, lenient,
 };
 
 /// The whole section: what `ptune worker prompt_learning --config FILE` reads.
@@ -56,67 +56,6 @@ pub enum PromptEncoderType {
     Embedding,
 }
 
-/// One of `model.prompt_tuning.new_prompt_init_methods`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PromptInitMethod {
-    /// From the embeddings of a text.
-    Text,
-    /// From random numbers.
-    Random,
-    /// From embeddings of vocabulary entries drawn at random (ptune's own; Lester et al., 2021, section 3.2).
-    Vocab,
-}
-
-/// `model.prompt_tuning`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PromptTuningSection {
-    /// One for each of `model.new_tasks`; null leaves the choice to ptune.
-    #[serde(deserialize_with = "init_methods")]
-    pub new_prompt_init_methods: Vec<PromptInitMethod>,
-    /// One for each of `model.new_tasks`; null where the method needs none.
-    #[serde(deserialize_with = "init_texts")]
-    pub new_prompt_init_text: Vec<Option<String>>,
-}
-
-impl PromptTuningSection {
-    fn is_unset(&self) -> bool {
-        self.new_prompt_init_methods.is_empty() && self.new_prompt_init_text.is_empty()
-    }
-}
-
-fn init_methods<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<PromptInitMethod>, D::Error> {
-    let names: Vec<String> = lenient::one_or_many(deserializer)?;
-    names
-        .iter()
-        .map(|name| match name.to_lowercase().as_str() {
-            "text" => Ok(PromptInitMethod::Text),
-            "random" => Ok(PromptInitMethod::Random),
-            "vocab" => Ok(PromptInitMethod::Vocab),
-            _ => Err(serde::de::Error::custom(format!(
-                "invalid method `{name}`, expected one of text, random, vocab"
-            ))),
-        })
-        .collect()
-}
-
-fn init_texts<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<Option<String>>, D::Error> {
-    // Not `one_or_many`: a null in this list stands for "this task needs no text".
-    Ok(match serde_yaml::Value::deserialize(deserializer)? {
-        serde_yaml::Value::Null => vec![],
-        serde_yaml::Value::Sequence(items) => items
-            .into_iter()
-            .map(|item| serde_yaml::from_value(item).map_err(serde::de::Error::custom))
-            .collect::<Result<_, _>>()?,
-        one => vec![serde_yaml::from_value(one).map_err(serde::de::Error::custom)?],
-    })
-}
-
 /// `model.p_tuning`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -132,6 +71,11 @@ pub struct PTuningSection {
     pub encoder_hidden: Option<usize>,
     /// Standard deviation of the first weights of `tpmlp`.
     pub init_std: f64,
+    /// Go on with the encoder that `model.restore_path` holds; null does so where it holds one (ptune's own key).
+    pub restore_encoder: Option<bool>,
+    /// Keep the encoder in `model.nemo_path` beside the prompts that it made, so that it can be trained further (ptune's
+    /// own key).
+    pub save_encoder: bool,
 }
 
 impl Default for PTuningSection {
@@ -142,6 +86,8 @@ impl Default for PTuningSection {
             num_layers: 2,
             encoder_hidden: None,
             init_std: 0.023,
+            restore_encoder: None,
+            save_encoder: false,
         }
     }
 }
@@ -593,41 +539,14 @@ impl PromptLearning {
             "model.restore_path",
             "is null, but `model.existing_tasks` names tasks that it should hold",
         );
-        let init = model.initialisation();
-        for (key, count) in [
-            (
-                "model.prompt_tuning.new_prompt_init_methods",
-                init.new_prompt_init_methods.len(),
-            ),
-            (
-                "model.prompt_tuning.new_prompt_init_text",
-                init.new_prompt_init_text.len(),
-            ),
-        ] {
-            problems.require(
-                count == 0 || count == model.new_tasks.len(),
-                key,
-                format!(
-                    "has {count} entries for {} new tasks",
-                    model.new_tasks.len()
-                ),
-            );
-        }
-        for (index, method) in init.new_prompt_init_methods.iter().enumerate() {
-            problems.require(
-                *method != PromptInitMethod::Text
-                    || matches!(init.new_prompt_init_text.get(index), Some(Some(_))),
-                "model.prompt_tuning.new_prompt_init_text",
-                format!("entry {index} is missing, and its method is `text`"),
-            );
-        }
+        model.initialisation().validate(model, problems);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::read_value;
+    use crate::schema::{PromptInitMethod, read_value};
 
     const GOOD: &str = "
 run: {name: a, results_dir: r, task_name: squad}
@@ -715,6 +634,44 @@ model:
         assert_eq!(
             section.model.initialisation().new_prompt_init_methods,
             [PromptInitMethod::Random]
+        );
+    }
+
+    #[test]
+    fn first_values_are_checked_all_at_once() {
+        let error = read(
+            "model.prompt_tuning={new_prompt_init_methods: [file, Task], new_prompt_init_text: [null, null, a]}",
+        )
+        .unwrap_err();
+        let notes = error.notes.join("\n");
+        for part in [
+            "new_prompt_init_methods`: has 2 entries for 1 new tasks",
+            "new_prompt_init_text`: has 3 entries",
+            "new_prompt_init_file`: entry 0 is missing",
+            "new_prompt_init_task`: entry 1 is missing",
+            "`prompt_learning.model.restore_path`: is null, but the method of new task 1 is `task`",
+        ] {
+            assert!(notes.contains(part), "{part} in {notes}");
+        }
+        let error =
+            read("model.prompt_tuning={new_prompt_init_methods: [sample_vocb]}").unwrap_err();
+        assert_eq!(error.hints, ["did you mean `sample_vocab`?"]);
+        let read = read(
+            "model={restore_path: a.nemo, new_tasks: [x, y, z], prompt_tuning: {new_prompt_init_methods: \
+             [TASK, task, labels], new_prompt_init_task: [squad, [a, b], null], \
+             new_prompt_init_labels: [null, null, ['yes', 'no']]}, language_model_path: m, nemo_path: b.nemo, \
+             data: {train_ds: [c]}, global_batch_size: 8, task_templates: [{taskname: x}, {taskname: y}, {taskname: z}]}",
+        )
+        .unwrap();
+        let init = read.model.initialisation();
+        assert_eq!(init.method(0), PromptInitMethod::Task);
+        assert_eq!(
+            init.new_prompt_init_task[1].as_ref().unwrap().names(),
+            ["a", "b"]
+        );
+        assert_eq!(
+            init.new_prompt_init_labels[2],
+            Some(vec!["yes".to_owned(), "no".to_owned()])
         );
     }
 

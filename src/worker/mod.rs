@@ -15,6 +15,7 @@ mod prompt_health;
 mod prompt_learning;
 mod report;
 mod run_settings;
+mod starting_prompts;
 mod tasks;
 mod training_setup;
 mod validation_scores;

@@ -4,14 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor};
-use indexmap::IndexMap;
 
 use super::devices::{self, Role};
 use super::frozen_model::FrozenModel;
 use super::prompt_health;
 use super::report;
 use super::run_settings;
+use super::starting_prompts;
 use super::tasks;
 use super::training_setup;
 use super::validation_scores::ValidationScores;
@@ -23,11 +22,10 @@ use crate::dist::Solo;
 use crate::export::nemo::PromptArchive;
 use crate::model::LanguageModel;
 use crate::prompt::template::TaskTemplate;
-use crate::prompt::{EncoderConfig, PromptEncoder, PromptTable, VirtualPrompts, init};
-use crate::schema::{PromptInitMethod, PromptLearning, PromptLearningModel, VirtualPromptStyle};
+use crate::prompt::{PromptTable, VirtualPrompts};
+use crate::schema::{PromptLearning, VirtualPromptStyle};
 use crate::sys::atomic_file;
 use crate::sys::env_vars;
-use crate::sys::rng::SeededRng;
 use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
 use crate::train::checkpoint::Ownership;
 use crate::train::fit::FitParts;
@@ -35,9 +33,6 @@ use crate::train::options::{OnBest, Scorer};
 use crate::train::self_test;
 use crate::train::step::LossContext;
 use crate::train::{CheckpointFolder, Optimizer, Stop, fit, restore};
-
-/// Stream of the run's seed that first values are drawn from; the order of rows has streams of its own.
-const STREAM_PROMPT: u64 = 1;
 
 /// Trains what the section asks for.
 pub(super) fn run(section: &PromptLearning) -> Result<i32> {
@@ -94,8 +89,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     read.extend(validation.as_ref().map(|dataset| ("validation", dataset)));
     report::left_out(&log_dir, &read)?;
 
-    let existing = existing_tasks(model_section, &templates, &frozen, &device)?;
-    let prompts = new_prompts(model_section, &templates, &frozen, existing, &device)?;
+    let prompts = starting_prompts::prompts(model_section, &templates, &frozen, &train, &device)?;
     let mut optimizer = Optimizer::new(
         training_setup::optimizer(&model_section.optim),
         prompts.named_parameters(),
@@ -166,7 +160,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     let mut scorer = scores
         .as_mut()
         .map(|scores| |table: &PromptTable| scores.measure(table));
-    let mut on_best = |table: &PromptTable| save(section, table, is_t5);
+    let mut on_best = |table: &PromptTable| save(section, &prompts, table, is_t5);
     let outcome = fit(
         &mut FitParts {
             context,
@@ -204,7 +198,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     }
 
     let table = prompts.table()?;
-    save(section, &table, is_t5)?;
+    save(section, &prompts, &table, is_t5)?;
     if let Err(error) = prompt_health::write(&log_dir, &table, &frozen) {
         tracing::warn!("the virtual tokens could not be compared with the vocabulary: {error:#}");
     }
@@ -272,129 +266,19 @@ fn style_name(style: VirtualPromptStyle) -> &'static str {
     }
 }
 
-/// The finished tasks of `restore_path`, as they are.
-fn existing_tasks(
-    section: &PromptLearningModel,
-    templates: &[TaskTemplate],
-    frozen: &FrozenModel,
-    device: &Device,
-) -> Result<PromptTable> {
-    let Some(path) = &section.restore_path else {
-        return Ok(PromptTable::new());
-    };
-    let archive = PromptArchive::open(path)
-        .with_context(|| format!("reading the prompts of `restore_path` {}", path.display()))?;
-    let table = tasks::table_of(&archive, device)?;
-    let mut kept = PromptTable::new();
-    for task in &section.existing_tasks {
-        let embeddings = table.get(task)?;
-        let template = templates.iter().find(|template| template.taskname == *task);
-        let expected = [
-            template.map_or(0, |template| template.total_virtual_tokens),
-            frozen.model.hidden_size(),
-        ];
-        if embeddings.dims() != expected {
-            return Err(Diagnostic::configuration(format!(
-                "task `{task}` of {} has virtual tokens of shape {:?}, its template and the frozen model need {expected:?}",
-                path.display(),
-                embeddings.dims()
-            ))
-            .into());
-        }
-        kept.insert(task.as_str(), embeddings)?;
-    }
-    Ok(kept)
-}
-
-/// First values of what is trained.
-fn new_prompts(
-    section: &PromptLearningModel,
-    templates: &[TaskTemplate],
-    frozen: &FrozenModel,
-    existing: PromptTable,
-    device: &Device,
-) -> Result<VirtualPrompts> {
-    let mut rng = SeededRng::new(section.seed, STREAM_PROMPT);
-    let hidden_size = frozen.model.hidden_size();
-    let virtual_tokens_of = |task: &str| {
-        templates
-            .iter()
-            .find(|template| template.taskname == task)
-            .map(|template| template.total_virtual_tokens)
-            .with_context(|| format!("there is no template for task `{task}`"))
-    };
-    match section.virtual_prompt_style {
-        VirtualPromptStyle::PTuning => {
-            let mut names = IndexMap::new();
-            let mut virtual_tokens = None;
-            for task in &section.new_tasks {
-                let count = virtual_tokens_of(task)?;
-                let first = *virtual_tokens.get_or_insert(count);
-                if count != first {
-                    return Err(Diagnostic::configuration(format!(
-                        "tasks that are p-tuned together share one encoder, but `{}` has {first} virtual tokens and \
-                         `{task}` has {count}",
-                        section.new_tasks[0]
-                    ))
-                    .hint("give them the same `total_virtual_tokens`, or tune them one after another")
-                    .into());
-                }
-                let ids = frozen.tokenizer.encode(task)?;
-                names.insert(
-                    task.clone(),
-                    frozen.model.embed_tokens(&ids)?.to_dtype(DType::F32)?,
-                ); // [T, H]
-            }
-            let config = EncoderConfig::of_section(
-                &section.p_tuning,
-                virtual_tokens.unwrap_or(0),
-                hidden_size,
-                section.seed,
-            );
-            let encoder = PromptEncoder::new(&config, &mut rng, device)?;
-            Ok(VirtualPrompts::p_tuning(existing, encoder, names))
-        }
-        _ => {
-            let settings = section.initialisation();
-            let mut first_values: IndexMap<String, Tensor> = IndexMap::new();
-            for (index, task) in section.new_tasks.iter().enumerate() {
-                let count = virtual_tokens_of(task)?;
-                let method = settings
-                    .new_prompt_init_methods
-                    .get(index)
-                    .copied()
-                    .unwrap_or(PromptInitMethod::Random);
-                let text = settings
-                    .new_prompt_init_text
-                    .get(index)
-                    .and_then(Option::as_deref);
-                let values = match method {
-                    PromptInitMethod::Random => init::random(count, hidden_size, &mut rng, device)?,
-                    PromptInitMethod::Vocab => {
-                        let special = frozen.tokenizer.special;
-                        let special: Vec<u32> =
-                            [special.bos, special.eos, special.pad, special.unk]
-                                .into_iter()
-                                .flatten()
-                                .collect();
-                        init::vocabulary(count, &special, &mut rng, &frozen.model)?
-                    }
-                    PromptInitMethod::Text => {
-                        let ids = frozen.tokenizer.encode(text.unwrap_or_default())?;
-                        init::text(&ids, count, &frozen.model)?
-                    }
-                };
-                first_values.insert(task.clone(), values);
-            }
-            VirtualPrompts::prompt_tuning(existing, &first_values)
-        }
-    }
-}
-
 /// Writes the prompt archive at `model.nemo_path`.
-fn save(section: &PromptLearning, table: &PromptTable, is_t5: bool) -> Result<()> {
+fn save(
+    section: &PromptLearning,
+    prompts: &VirtualPrompts,
+    table: &PromptTable,
+    is_t5: bool,
+) -> Result<()> {
     let path: &Path = &section.model.nemo_path;
-    PromptArchive::from_training(section, table.iter(), is_t5)?
+    let mut archive = PromptArchive::from_training(section, table.iter(), is_t5)?;
+    if section.model.p_tuning.save_encoder {
+        archive.encoder = prompts.encoder_parameters()?;
+    }
+    archive
         .write(path)
         .with_context(|| format!("saving the prompts to {}", path.display()))
 }

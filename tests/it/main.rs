@@ -51,6 +51,8 @@ mod worker_eval;
 #[cfg(feature = "worker")]
 mod worker_resume;
 #[cfg(feature = "worker")]
+mod worker_starts;
+#[cfg(feature = "worker")]
 mod worker_train;
 #[cfg(feature = "worker")]
 mod worker_training_keys;

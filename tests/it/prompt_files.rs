@@ -44,7 +44,7 @@ fn write_archive(sandbox: &Sandbox, name: &str, tasks: &[(&str, &str, f32)]) {
 const IN_FRONT: &str = "<|VIRTUAL_PROMPT_0|>{question} {answer}";
 const SPLIT: &str = "<|VIRTUAL_PROMPT_0|>{question}<|VIRTUAL_PROMPT_1|> {answer}";
 
-fn hashes(sandbox: &Sandbox, archive: &str) -> Vec<(String, String)> {
+pub(crate) fn hashes(sandbox: &Sandbox, archive: &str) -> Vec<(String, String)> {
     let listed = sandbox.expect(&["prompt", "list", archive, "--json"], 0);
     let tasks: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
     tasks
