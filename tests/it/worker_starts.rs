@@ -26,12 +26,12 @@ fn templates(tasks: &[(&str, usize)]) -> String {
     format!("model.task_templates=[{}]", all.join(", "))
 }
 
-/// Rows of each task, whose answers are `yes` for two of three and `no` else.
+/// Rows of each task, whose answers are `go` for two of three and `up` else.
 fn write_rows(sandbox: &Sandbox, tasks: &[&str]) {
     for task in tasks {
         let rows: String = (0..12)
             .map(|row| {
-                let answer = if row % 3 == 0 { "no" } else { "yes" };
+                let answer = if row % 3 == 0 { "up" } else { "go" };
                 format!(
                     "{{\"taskname\":\"{task}\",\"context\":\"{task} {row}\",\"question\":\"q\",\"answer\":\"{answer}\"}}\n"
                 )
@@ -124,21 +124,21 @@ fn first_values_come_from_files_of_every_kind_from_other_tasks_and_from_labels()
     let (a, b) = (rows(&sandbox, source, "a"), rows(&sandbox, source, "b"));
     assert!((rows(&sandbox, &mean, "c")[3][5] - (a[3][5] + b[3][5]) / 2.0).abs() < 1e-6);
 
-    // The more frequent answer first: ` yes` begins with the blank that the template has there.
+    // The more frequent answer first: ` go` begins with the blank that the template has there.
     let from_rows = start("labels", "{new_prompt_init_methods: [labels]}");
     let named = start(
         "named",
-        "{new_prompt_init_methods: [labels], new_prompt_init_labels: [['yes', 'no']]}",
+        "{new_prompt_init_methods: [labels], new_prompt_init_labels: [[go, up]]}",
     );
     let text = start(
         "text",
-        "{new_prompt_init_methods: [text], new_prompt_init_text: [' yes']}",
+        "{new_prompt_init_methods: [text], new_prompt_init_text: [' go']}",
     );
     let found = rows(&sandbox, &from_rows, "c");
     assert_eq!(found, rows(&sandbox, &named, "c"));
     let text = rows(&sandbox, &text, "c");
     for (column, value) in found[0].iter().enumerate() {
-        let mean = (0..4).map(|row| text[row][column]).sum::<f32>() / 4.0;
+        let mean = (0..3).map(|row| text[row][column]).sum::<f32>() / 3.0;
         assert!((value - mean).abs() < 1e-5, "column {column}");
     }
 }
@@ -201,15 +201,15 @@ fn an_encoder_that_was_kept_is_trained_further_and_another_one_is_refused() {
         .stderr
     };
     on(
-        "on",
+        "further",
         "encoder_type: biglstm, encoder_hidden: 8, num_layers: 1",
         0,
     );
     assert_eq!(
-        rows(&sandbox, "on/results/prompt.nemo", "squad"),
+        rows(&sandbox, "further/results/prompt.nemo", "squad"),
         rows(&sandbox, "first/results/prompt.nemo", "squad")
     );
-    let resumed = losses(&sandbox, "on")[0];
+    let resumed = losses(&sandbox, "further")[0];
     assert!(resumed < first[0], "{resumed} after {first:?}");
 
     let said = on("other", "encoder_type: mlp, encoder_hidden: 8", 2);
@@ -219,12 +219,12 @@ fn an_encoder_that_was_kept_is_trained_further_and_another_one_is_refused() {
     );
     assert!(said.contains("restore_encoder=False"), "{said}");
     on(
-        "new",
+        "newer",
         "encoder_type: mlp, encoder_hidden: 8, restore_encoder: false",
         0,
     );
     let said = on(
-        "none",
+        "nothing",
         "encoder_type: mlp, restore_encoder: true, encoder_hidden: 8",
         2,
     );
