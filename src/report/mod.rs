@@ -182,6 +182,17 @@ fn render(files: &Files) -> Result<String> {
             true,
         ),
         chart("tokens a second", "step", small, &speed(files), &[], true),
+        chart(
+            "scores at validation",
+            "step",
+            small,
+            &[
+                validation_score("exact match", "train", points("val_exact_match")),
+                validation_score("F1", "val", points("val_f1")),
+            ],
+            &[],
+            true,
+        ),
     ]
     .into_iter()
     .flatten()
@@ -213,6 +224,16 @@ fn render(files: &Files) -> Result<String> {
     };
     let html = environment.get_template("report")?.render(Serde(page))?;
     Ok(html)
+}
+
+fn validation_score(label: &'static str, class: &'static str, points: Vec<(f64, f64)>) -> Series {
+    Series {
+        label,
+        class,
+        points,
+        joined: true,
+        marked: true,
+    }
 }
 
 /// JSON has no NaN and no infinity: what was one of them stands there as null.

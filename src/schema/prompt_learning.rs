@@ -126,7 +126,7 @@ pub struct PromptLearningModel {
     pub validation_drop_last: bool,
     /// Generate and score in each validation.
     pub report_validation_metric: bool,
-    /// `accuracy`, `bleu`, `rouge`, or ptune's own `exact_match` and `f1`: all of them are measured.
+    /// The score told beside the loss: `accuracy`, `bleu`, `rouge`, or ptune's own `exact_match` and `f1`. All are measured.
     pub validation_metric: String,
     /// An earlier result to go on from, whose tasks are `existing_tasks`.
     pub restore_path: Option<PathBuf>,

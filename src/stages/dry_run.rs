@@ -209,6 +209,7 @@ fn steps(section: &PromptLearning, rows: Option<usize>, list: &mut Checklist) {
         return;
     };
     let model = &section.model;
+    let per_step = model.rows_per_step(&section.trainer);
     let Some(plan) = section.step_plan(rows) else {
         let problem = Diagnostic::configuration("nothing limits the training");
         list.bad(name, problem.hint("prompt_learning.trainer.max_steps=1000"));
@@ -217,7 +218,7 @@ fn steps(section: &PromptLearning, rows: Option<usize>, list: &mut Checklist) {
     if plan.epoch == 0 {
         let problem = Diagnostic::configuration(format!(
             "`prompt_learning.model.global_batch_size` {} is more than the {} to train on",
-            model.global_batch_size,
+            per_step,
             counted(rows, "row")
         ));
         list.bad(
@@ -226,8 +227,19 @@ fn steps(section: &PromptLearning, rows: Option<usize>, list: &mut Checklist) {
         );
         return;
     }
+    if plan.total == usize::MAX {
+        list.good(
+            name,
+            format!(
+                "{} of {} an epoch, until `trainer.max_time` is over",
+                counted(plan.epoch, "step"),
+                counted(per_step, "row")
+            ),
+        );
+        return;
+    }
     let epochs = plan.total as f64 / plan.epoch as f64;
-    let left_over = rows % model.global_batch_size.max(1);
+    let left_over = rows % per_step.max(1);
     let left_over = match left_over {
         0 => String::new(),
         rows => format!(", {} left over", counted(rows, "row")),
@@ -237,7 +249,7 @@ fn steps(section: &PromptLearning, rows: Option<usize>, list: &mut Checklist) {
         format!(
             "{} of {} an epoch{left_over}; {} in all, {epochs:.1} epochs",
             counted(plan.epoch, "step"),
-            counted(model.global_batch_size, "row"),
+            counted(per_step, "row"),
             grouped(plan.total)
         ),
     );

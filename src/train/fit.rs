@@ -13,7 +13,7 @@ use super::monitor::{Measured, Patience};
 pub use super::options::{FitOptions, FitOutcome, FitParts, KeepBest, Stop, ValidationTimes};
 use super::self_test;
 use super::validate::validate;
-pub use super::validate::validation_loss;
+pub use super::validate::{ValidationBatches, validation_loss};
 use crate::diag::Diagnostic;
 
 /// Trains from `state` until the steps are done, the time is over, nothing improves, or somebody asks to stop.

@@ -12,6 +12,7 @@ use super::monitor::{EarlyStopping, Measured, Monitor};
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 use super::step::LossContext;
+use super::validate::ValidationBatches;
 use crate::data::dataset::Dataset;
 use crate::data::sampler::Sampler;
 use crate::dist::Communicator;
@@ -29,8 +30,8 @@ pub struct FitOptions {
     pub max_seconds_per_run: Option<f64>,
     /// Rows of one forward and backward pass.
     pub micro_batch_size: usize,
-    /// Rows of one validation batch.
-    pub validation_batch_size: usize,
+    /// How the rows of a validation are cut into batches.
+    pub validation_batches: ValidationBatches,
     /// Rows of a validation, from the first.
     pub validation_rows: usize,
     /// When to validate besides at the end.

@@ -31,7 +31,7 @@ pub(super) fn validate(
             &parts.context,
             parts.prompts,
             dataset,
-            options.validation_batch_size,
+            options.validation_batches,
             options.validation_rows,
         )?;
         measured.insert(VAL_LOSS.to_owned(), loss);
@@ -89,22 +89,40 @@ pub(super) fn validate(
     Ok(measured)
 }
 
-/// Mean over batches (of the first `rows` rows) of each batch's mean loss, in file order. The prompts are made into plain
-/// tensors first, so that nothing is kept for a backward pass.
+/// Sizes of the batches of a validation.
+#[derive(Clone, Copy, Debug)]
+pub struct ValidationBatches {
+    /// Rows of a batch; every batch weighs the same, as in NeMo.
+    pub global: usize,
+    /// Rows that go through the model at once; a batch's loss is the mean of theirs.
+    pub micro: usize,
+}
+
+/// Mean over batches (of the first `rows` rows) of each batch's loss, in file order. What is left at the end is a batch of
+/// one micro-batch: each of its tokens weighs the same. The prompts are made into plain tensors first, so that nothing is
+/// kept for a backward pass.
 pub fn validation_loss(
     context: &LossContext<'_>,
     prompts: &VirtualPrompts,
     dataset: &Dataset,
-    batch_size: usize,
+    sizes: ValidationBatches,
     rows: usize,
 ) -> Result<f64> {
     let frozen = VirtualPrompts::frozen(prompts.table()?);
     let examples = &dataset.examples[..rows.min(dataset.examples.len())];
     ensure!(!examples.is_empty(), "the validation data have no rows");
     let (mut sum, mut batches) = (0.0, 0usize);
-    for rows in examples.chunks(batch_size.max(1)) {
-        let batch = context.collate(rows);
-        sum += f64::from(context.loss(&batch, &frozen, 1.0)?.to_scalar::<f32>()?);
+    for rows in examples.chunks(sizes.global.max(1)) {
+        let is_whole = rows.len() == sizes.global;
+        let (mut losses, mut weights) = (0.0, 0usize);
+        for rows in rows.chunks(sizes.micro.max(1)) {
+            let batch = context.collate(rows);
+            let weight = if is_whole { 1 } else { batch.labels.len() };
+            let loss = context.loss(&batch, &frozen, 1.0)?.to_scalar::<f32>()?;
+            losses += f64::from(loss) * weight as f64;
+            weights += weight;
+        }
+        sum += losses / weights as f64;
         batches += 1;
     }
     Ok(sum / batches as f64)

@@ -119,7 +119,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
             &frozen,
             &templates,
             options.validation_rows,
-            options.validation_batch_size,
+            options.validation_batches.micro,
         )?),
         _ => None,
     };
@@ -131,6 +131,16 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     )?;
     let settings = run_settings::collect(section, &train, validation.as_ref(), &frozen)?;
     let state = restore(&options, &checkpoints, &mut optimizer, &settings)?;
+    let exp_manager = &section.exp_manager;
+    if state.global_step == 0
+        && exp_manager.resume_if_exists
+        && !exp_manager.resume_ignore_no_checkpoint
+    {
+        return Err(Diagnostic::job("there is no checkpoint to go on from")
+            .at(Location::file(checkpoints.last().display()))
+            .hint("prompt_learning.exp_manager.resume_ignore_no_checkpoint=True")
+            .into());
+    }
     tracing::info!(
         "training {} for {}: {trainable} numbers, {} rows, {} steps of {} rows",
         model_section.new_tasks.join(", "),

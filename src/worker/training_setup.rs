@@ -8,11 +8,11 @@ use crate::diag::Diagnostic;
 use crate::prompt::init;
 use crate::schema::{
     Amount, ClipAlgorithm, Epsilon, OptimSection, OptimizerName, PolicyName, Precision,
-    PromptLearning, PromptLearningModel, TimeLimit, TrainerSection, canonical_metric,
+    PromptLearning, TimeLimit, canonical_metric,
 };
 use crate::sys::env_vars;
 use crate::train::clip::Clip;
-use crate::train::fit::{KeepBest, ValidationTimes};
+use crate::train::fit::{KeepBest, ValidationBatches, ValidationTimes};
 use crate::train::loss_scale::LossScaleOptions;
 use crate::train::metrics::{Console, JsonLines, MetricSink, TensorBoard};
 use crate::train::monitor::{EarlyStopping, Monitor};
@@ -139,16 +139,17 @@ pub(super) fn fit_options(
     })?;
     let exp_manager = &section.exp_manager;
     let params = &exp_manager.checkpoint_callback_params;
-    let validation_batch_size = model
-        .validation_micro_batch_size
-        .unwrap_or(model.micro_batch_size);
+    let validation_batches = ValidationBatches {
+        global: model
+            .validation_global_batch_size
+            .unwrap_or(model.global_batch_size),
+        micro: model
+            .validation_micro_batch_size
+            .unwrap_or(model.micro_batch_size),
+    };
     let validation_rows = validation.map_or(0, |dataset| {
-        validation_rows(
-            model,
-            trainer,
-            dataset.examples.len(),
-            validation_batch_size,
-        )
+        let rows = dataset.examples.len();
+        validation_rows(section, rows, validation_batches.global)
     });
     let clip = match (trainer.gradient_clip_val, trainer.gradient_clip_algorithm) {
         (None, _) => Clip::Off,
@@ -161,7 +162,7 @@ pub(super) fn fit_options(
         max_seconds: seconds(trainer.max_time),
         max_seconds_per_run: seconds(exp_manager.max_time_per_run),
         micro_batch_size: model.micro_batch_size,
-        validation_batch_size,
+        validation_batches,
         validation_rows,
         validate: ValidationTimes {
             interval: steps.validation_interval as u64,
@@ -204,23 +205,15 @@ pub(super) fn fit_options(
 }
 
 /// Rows of each validation: all, without a last smaller batch where that is asked for, or those of so many batches.
-fn validation_rows(
-    model: &PromptLearningModel,
-    trainer: &TrainerSection,
-    rows: usize,
-    batch_size: usize,
-) -> usize {
+fn validation_rows(section: &PromptLearning, rows: usize, batch_size: usize) -> usize {
     let batch_size = batch_size.max(1);
-    let global = model
-        .validation_global_batch_size
-        .unwrap_or(model.global_batch_size)
-        .max(1);
-    let whole = if model.validation_drop_last && rows >= global {
-        rows / global * global
+    let whole = if section.model.validation_drop_last && rows >= batch_size {
+        rows / batch_size * batch_size
     } else {
         rows
     };
-    let batches = trainer.limit_val_batches.steps(whole.div_ceil(batch_size));
+    let limit = section.trainer.limit_val_batches;
+    let batches = limit.steps(whole.div_ceil(batch_size));
     whole.min(batches.saturating_mul(batch_size))
 }
 
@@ -268,6 +261,15 @@ fn early_stopping(section: &PromptLearning, validates: bool) -> Result<Option<Ea
     }))
 }
 
+/// The score that `model.validation_metric` names.
+fn headline(section: &PromptLearning) -> Option<String> {
+    let model = &section.model;
+    let known = canonical_metric(&model.validation_metric).ok()?;
+    model
+        .report_validation_metric
+        .then(|| known.name.to_owned())
+}
+
 /// Where the numbers of the run go.
 pub(super) fn sinks(
     section: &PromptLearning,
@@ -276,7 +278,7 @@ pub(super) fn sinks(
 ) -> Result<Vec<Box<dyn MetricSink>>> {
     let log_dir = section.log_dir();
     let mut sinks: Vec<Box<dyn MetricSink>> = vec![
-        Box::new(Console::new(max_steps, steps_done)),
+        Box::new(Console::new(max_steps, steps_done, headline(section))),
         Box::new(JsonLines::open(&log_dir.join("metrics.jsonl"), steps_done)?),
     ];
     if section.exp_manager.create_tensorboard_logger {

@@ -368,30 +368,49 @@ fn validations_come_when_they_are_asked_for() {
 }
 
 #[test]
-fn fewer_validation_rows_are_another_loss() {
+fn batches_of_a_validation_weigh_the_same_and_limits_leave_some_out() {
     let bench = Bench::new();
+    // The last 4 of 20 rows have longer answers, so that weights matter.
+    let row = |row: usize| {
+        let answer = if row < 16 { "no" } else { "a longer answer" };
+        format!(
+            "{{\"taskname\":\"squad\",\"context\":\"row {row}\",\"question\":\"kind\",\"answer\":\"{answer}\"}}\n"
+        )
+    };
+    let rows = |rows: std::ops::Range<usize>| rows.map(row).collect::<String>();
+    bench.sandbox.write("all.jsonl", rows(0..20));
+    bench.sandbox.write("end.jsonl", rows(16..20));
     let first = |results: &str, changes: &[&str]| {
-        bench.run(results, changes, 0);
+        let mut all = vec!["trainer.max_steps=1"];
+        all.extend(changes);
+        bench.run(results, &all, 0);
         bench.logged(results, "val_loss")[0]
     };
-    let all = first("all", &[]);
-    let some = first("some", &["trainer.limit_val_batches=2"]);
-    let dropped = first(
-        "dropped",
-        &[
-            "model.validation_drop_last=True",
-            "model.validation_global_batch_size=20",
-        ],
+    let all = "model.data.validation_ds=[all.jsonl]";
+    let end = first("end", &["model.data.validation_ds=[end.jsonl]"]);
+    let one = first("one", &[all, "trainer.limit_val_batches=1"]);
+    let two = first("two", &[all, "trainer.limit_val_batches=2"]);
+    let near = |found: f64, expected: f64| {
+        assert!(
+            (found - expected).abs() < 1e-6,
+            "{found} instead of {expected}"
+        );
+    };
+    near(first("whole", &[all]), (2.0 * two + end) / 3.0);
+    near(
+        first("drop", &[all, "model.validation_drop_last=True"]),
+        two,
     );
-    let even = first(
-        "even",
-        &[
-            "model.validation_drop_last=True",
-            "model.validation_global_batch_size=24",
-        ],
-    );
-    assert!(all.to_bits() != some.to_bits() && all.to_bits() != dropped.to_bits());
-    assert_eq!(all.to_bits(), even.to_bits());
+    near(first("share", &[all, "trainer.limit_val_batches=0.4"]), one);
+    let larger = [all, "model.validation_global_batch_size=16"];
+    near(first("larger", &larger), f64::midpoint(two, end));
+    assert!((one - two).abs() > 1e-6 && (two - end).abs() > 1e-3);
+    // A left-over batch is one micro-batch, however small those are.
+    let small = [
+        "model.data.validation_ds=[end.jsonl]",
+        "model.validation_micro_batch_size=3",
+    ];
+    near(first("small", &small), end);
 }
 
 #[test]

@@ -14,11 +14,13 @@ use crate::sys::env_vars;
 pub struct Console {
     max_steps: u64,
     bar: Option<ProgressBar>,
+    /// The score told beside the loss.
+    headline: Option<String>,
 }
 
 impl Console {
-    /// For a run of `max_steps` with `steps_done` behind it.
-    pub fn new(max_steps: u64, steps_done: u64) -> Self {
+    /// For a run of `max_steps` with `steps_done` behind it; `headline` is the score to tell beside the loss.
+    pub fn new(max_steps: u64, steps_done: u64, headline: Option<String>) -> Self {
         let on_terminal =
             std::io::stderr().is_terminal() && env_vars::get(env_vars::PTUNE_NO_PROGRESS).is_none();
         let bar = on_terminal.then(|| {
@@ -30,7 +32,11 @@ impl Console {
             bar.enable_steady_tick(Duration::from_secs(1));
             bar
         });
-        Self { max_steps, bar }
+        Self {
+            max_steps,
+            bar,
+            headline,
+        }
     }
 }
 
@@ -69,12 +75,12 @@ impl MetricSink for Console {
             "validation after step {}: val_loss {:.4}{}{}, {:.1} s",
             metrics.step,
             metrics.val_loss,
-            metrics
-                .scores
-                .iter()
-                .filter(|(name, _)| !name.contains('/'))
-                .map(|(name, score)| format!(", {name} {score:.1}"))
-                .collect::<String>(),
+            self.headline
+                .as_ref()
+                .and_then(|name| Some((name, metrics.scores.get(name)?)))
+                .map_or(String::new(), |(name, score)| format!(
+                    ", {name} {score:.1}"
+                )),
             if metrics.best { " (best so far)" } else { "" },
             metrics.validation_seconds
         );
