@@ -72,6 +72,10 @@ pub(super) const CONF: &[(&str, &str)] = &[
         include_str!("../../conf/prompt_learning/t5/squad.yaml"),
     ),
     (
+        "prompt_learning/t5/xquad.yaml",
+        include_str!("../../conf/prompt_learning/t5/xquad.yaml"),
+    ),
+    (
         "quickstart.yaml",
         include_str!("../../conf/quickstart.yaml"),
     ),
