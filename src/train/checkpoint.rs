@@ -130,6 +130,10 @@ impl CheckpointFolder {
     /// Moves the checkpoints of an earlier run, where there are any, to a folder `run_N` beside them, so that this run is
     /// never resumed from them.
     pub fn put_aside(&self) -> Result<()> {
+        // Without it there is nothing to go on with: a run that was killed while it saved for the first time.
+        if !self.last().exists() {
+            return Ok(());
+        }
         let Ok(entries) = fs_err::read_dir(&self.folder) else {
             return Ok(());
         };
@@ -138,9 +142,6 @@ impl CheckpointFolder {
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|end| end == "safetensors"))
             .collect();
-        if old.is_empty() {
-            return Ok(());
-        }
         let mut names = (0..).map(|number| self.folder.join(format!("run_{number}")));
         let aside = names
             .find(|name| !name.exists())
@@ -178,8 +179,17 @@ impl CheckpointFolder {
         let metadata = HashMap::from([(STATE_KEY.to_owned(), serde_json::to_string(state)?)]);
         let bytes = safetensors::serialize(tensors.iter(), Some(metadata))
             .with_context(|| format!("serialising checkpoint {}", path.display()))?;
-        atomic_file::write(path, bytes)
-            .with_context(|| format!("saving checkpoint {}", path.display()))
+        atomic_file::write(path, bytes).map_err(|error| {
+            Diagnostic::job(format!(
+                "the checkpoint of step {} could not be saved",
+                state.global_step
+            ))
+            .at(Location::file(path.display()))
+            .note(error.to_string())
+            .note("the files that were there before are whole")
+            .hint("make room for it; the same command then goes on from the last checkpoint")
+            .into()
+        })
     }
 
     /// Saves a validated state under `name` if it is among the `most` best of the run (all of them where this is

@@ -290,5 +290,12 @@ fn save(
     }
     archive
         .write(path)
-        .with_context(|| format!("saving the prompts to {}", path.display()))
+        .map_err(|error| {
+            Diagnostic::job("the prompts could not be written")
+                .at(Location::file(path.display()))
+                .note(format!("{error:#}"))
+                .note("the state of the training is saved")
+                .hint("the same command writes them once the reason is gone")
+                .into()
+        })
 }

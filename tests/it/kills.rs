@@ -55,7 +55,7 @@ fn write_inputs(sandbox: &Sandbox) {
         })
         .collect();
     sandbox.write("train.jsonl", rows);
-    // A state saved after every step, validations between, accumulation, more than one pass over shuffled rows.
+    // States saved at validations and between, accumulation, more than one pass over shuffled rows.
     sandbox.write(
         "config.yaml",
         format!(
@@ -63,7 +63,7 @@ fn write_inputs(sandbox: &Sandbox) {
 run: {{name: squad_tiny, task_name: squad, results_dir: run}}
 trainer: {{devices: 1, num_nodes: 1, accelerator: cpu, precision: 32, max_epochs: -1, max_steps: {STEPS},
            log_every_n_steps: 1, val_check_interval: 3, gradient_clip_val: 1.0}}
-exp_manager: {{resume_if_exists: true, checkpoint_callback_params: {{save_top_k: 2, every_n_train_steps: 1}}}}
+exp_manager: {{resume_if_exists: true, checkpoint_callback_params: {{save_top_k: 2, every_n_train_steps: 4}}}}
 model:
   seed: 1234
   nemo_path: run/results/prompt.nemo
