@@ -52,12 +52,12 @@ impl FrozenLinear {
             WeightLayout::OutIn => (rows, cols),
             WeightLayout::InOut => (cols, rows),
         };
-        let weight = match weight.bf16_on_cpu()? {
-            Some(numbers) => {
-                let columns_first = layout == WeightLayout::OutIn;
-                let packed = BrainMatrix::pack(&numbers, inputs, outputs, columns_first);
-                Weight::Packed(Arc::new(packed))
-            }
+        let columns_first = layout == WeightLayout::OutIn;
+        let packed = weight.pack_bf16_on_cpu(|numbers| {
+            BrainMatrix::pack(numbers, inputs, outputs, columns_first)
+        })?;
+        let weight = match packed {
+            Some(packed) => Weight::Packed(Arc::new(packed)),
             None => Weight::Plain(weight, layout),
         };
         let bias = bias.map(|bias| wide_on_cpu(&bias)).transpose()?;

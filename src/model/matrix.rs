@@ -179,22 +179,23 @@ impl FrozenMatrix {
             .to_dtype(DType::F32)
     }
 
-    /// A copy of the numbers, where they are in bf16 and on the CPU, for whoever packs them; lets go of mapped pages.
+    /// Calls `pack` with the numbers, where they are in bf16 and on the CPU, and lets go of mapped pages afterwards.
     ///
     /// # Errors
     /// What candle meets.
-    pub(crate) fn bf16_on_cpu(&self) -> Result<Option<Vec<half::bf16>>> {
+    pub(crate) fn pack_bf16_on_cpu<T>(
+        &self,
+        pack: impl FnOnce(&[half::bf16]) -> T,
+    ) -> Result<Option<T>> {
         if self.dtype() != DType::BF16 || !self.device().is_cpu() {
             return Ok(None);
         }
         match &self.0 {
-            Held::Tensor(tensor) => tensor.flatten_all()?.to_vec1().map(Some),
+            Held::Tensor(tensor) => Ok(Some(pack(&tensor.flatten_all()?.to_vec1()?))),
             Held::Mapped(mapped) => {
-                let numbers = mapped.bytes().as_chunks::<2>().0;
-                let numbers = numbers.iter().map(|x| half::bf16::from_le_bytes(*x));
-                let numbers = numbers.collect();
+                let packed = mapped.as_bf16().map(pack);
                 mapped.let_go();
-                Ok(Some(numbers))
+                Ok(packed)
             }
         }
     }

@@ -56,6 +56,20 @@ impl MappedTensor {
         (before.is_empty() && after.is_empty()).then_some(numbers)
     }
 
+    /// The numbers, where they are bf16.
+    #[expect(
+        unsafe_code,
+        reason = "bytes of a map are numbers wherever they are aligned"
+    )]
+    pub fn as_bf16(&self) -> Option<&[half::bf16]> {
+        if self.info.dtype != DType::BF16 {
+            return None;
+        }
+        // SAFETY: a bf16 is 16 bits of any pattern, and `align_to` leaves what is not aligned to the other two parts.
+        let (before, numbers, after) = unsafe { self.bytes().align_to::<half::bf16>() };
+        (before.is_empty() && after.is_empty()).then_some(numbers)
+    }
+
     /// Lets go of the pages: see [`super::let_go`]. They come back when they are read again.
     pub fn let_go(&self) {
         super::let_go(&self.map, self.range.clone());
@@ -83,6 +97,14 @@ mod tests {
             tensor(4..12, &[2, 1]).unwrap().as_f32().unwrap(),
             [1.5, -2.0]
         );
+        let brains = TensorInfo {
+            dtype: DType::BF16,
+            shape: vec![2],
+        };
+        let brains = MappedTensor::new(map.clone(), 6..10, brains).unwrap();
+        let numbers = brains.as_bf16().unwrap();
+        assert_eq!(numbers, [half::bf16::from_f32(1.5), half::bf16::ZERO]);
+        assert!(brains.as_f32().is_none());
         assert!(tensor(5..13, &[2]).is_none(), "at an odd place");
         assert!(tensor(4..12, &[3]).is_none(), "of another size");
         assert!(tensor(12..20, &[2]).is_none(), "outside of the map");

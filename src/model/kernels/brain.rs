@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::brain_tile;
 use super::buffer::Buffer;
 use super::matmul::{Into, MatMut, MatRef, Threads, matmul};
+use crate::sys::memory;
 
 /// Columns of a panel, and terms of a square block.
 pub(crate) const SIDE: usize = 32;
@@ -18,6 +19,8 @@ pub(crate) const SIDE: usize = 32;
 pub(crate) const SQUARES: usize = SIDE / 2;
 /// Squares of a block of `SIDE` x `SIDE`.
 const BLOCK: usize = SQUARES * SQUARES;
+/// Panels that are packed at a time: the numbers of 16 fill a quarter of a page.
+const PANELS_PACKED: usize = 16;
 /// Columns or terms that are widened at a time where there is no instruction for bf16.
 const WIDENED: usize = 1024;
 
@@ -45,6 +48,53 @@ fn transposed(square: u64) -> u64 {
         | ((square >> 16) & 0xffff_0000)
 }
 
+/// 32 lines of 32 numbers' bits, of which `count` lines of `length` numbers are there; line `i` begins at `start(i)`.
+#[inline]
+fn block(
+    numbers: &[half::bf16],
+    start: impl Fn(usize) -> usize,
+    count: usize,
+    length: usize,
+) -> [[u16; SIDE]; SIDE] {
+    let mut lines = [[0; SIDE]; SIDE];
+    for (index, line) in lines[..count].iter_mut().enumerate() {
+        let stored = &numbers[start(index)..][..length];
+        for (bits, number) in line.iter_mut().zip(stored) {
+            *bits = number.to_bits();
+        }
+    }
+    lines
+}
+
+/// The squares of a block of 32 terms' lines.
+#[inline]
+fn pack_rows(lines: &[[u16; SIDE]; SIDE], target: &mut [u64]) {
+    let pairs = target.chunks_exact_mut(SQUARES).zip(lines.as_chunks().0);
+    for (squares, [even, odd]) in pairs {
+        for (square, (even, odd)) in squares
+            .iter_mut()
+            .zip(even.as_chunks::<2>().0.iter().zip(odd.as_chunks::<2>().0))
+        {
+            let left = u64::from(even[0]) | u64::from(odd[0]) << 16;
+            let right = u64::from(even[1]) | u64::from(odd[1]) << 16;
+            *square = left | right << 32;
+        }
+    }
+}
+
+/// The squares of a block of 32 columns' lines.
+#[inline]
+fn pack_columns(lines: &[[u16; SIDE]; SIDE], target: &mut [u64]) {
+    for (index, [left, right]) in lines.as_chunks().0.iter().enumerate() {
+        let terms = left.as_chunks::<2>().0.iter().zip(right.as_chunks::<2>().0);
+        for (pair, (left, right)) in terms.enumerate() {
+            let low = u64::from(left[0]) | u64::from(left[1]) << 16;
+            let high = u64::from(right[0]) | u64::from(right[1]) << 16;
+            target[pair * SQUARES + index] = low | high << 32;
+        }
+    }
+}
+
 impl BrainMatrix {
     /// Packs `numbers`, which lie as [terms, cols], or as [cols, terms] where `columns_first`.
     pub(crate) fn pack(
@@ -59,28 +109,25 @@ impl BrainMatrix {
         );
         let depth = blocks(terms) * SQUARES;
         let mut squares = vec![0_u64; blocks(cols) * depth * SQUARES];
+        memory::large_pages(&mut squares);
+        let panel = (depth * SQUARES).max(1);
         squares
-            .par_chunks_exact_mut((depth * SQUARES).max(1))
+            .par_chunks_mut(PANELS_PACKED * panel)
             .enumerate()
-            .for_each(|(panel, squares)| {
-                let first = panel * SIDE;
-                let width = SIDE.min(cols - first);
-                if columns_first {
-                    for col in 0..width {
-                        let column = &numbers[(first + col) * terms..(first + col + 1) * terms];
-                        let shift = 32 * (col % 2);
-                        for (pair, two) in column.chunks(2).enumerate() {
-                            let low = u64::from(two[0].to_bits());
-                            let high = two.get(1).map_or(0, |x| u64::from(x.to_bits()));
-                            squares[pair * SQUARES + col / 2] |= (low | high << 16) << shift;
-                        }
-                    }
-                } else {
-                    for (term, row) in numbers.chunks_exact(cols).enumerate() {
-                        let target = &mut squares[term / 2 * SQUARES..][..SQUARES];
-                        for (col, x) in row[first..first + width].iter().enumerate() {
-                            let shift = 32 * (col % 2) + 16 * (term % 2);
-                            target[col / 2] |= u64::from(x.to_bits()) << shift;
+            .for_each(|(task, squares)| {
+                // Block after block of terms, so that neighbouring panels read the same pages of the stored matrix.
+                for first_term in (0..terms).step_by(SIDE) {
+                    for (index, panel) in squares.chunks_exact_mut(panel).enumerate() {
+                        let first_col = (task * PANELS_PACKED + index) * SIDE;
+                        let height = SIDE.min(terms - first_term);
+                        let width = SIDE.min(cols - first_col);
+                        let target = &mut panel[first_term / 2 * SQUARES..][..BLOCK];
+                        if columns_first {
+                            let at = |col: usize| (first_col + col) * terms + first_term;
+                            pack_columns(&block(numbers, at, width, height), target);
+                        } else {
+                            let at = |term: usize| (first_term + term) * cols + first_col;
+                            pack_rows(&block(numbers, at, height, width), target);
                         }
                     }
                 }

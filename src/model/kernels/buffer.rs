@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
 
+use crate::sys::memory;
+
 /// Buffers given back, and how much there is in all.
 struct Pool {
     /// Waiting for the next of about their size, the longest waiting first.
@@ -75,7 +77,9 @@ impl Buffer {
             numbers.resize(length, 0.0);
             return Self(numbers);
         }
-        Self(vec![0.0; length])
+        let mut numbers = vec![0.0; length];
+        memory::large_pages(&mut numbers);
+        Self(numbers)
     }
 
     /// A buffer of zeros.
