@@ -170,12 +170,10 @@ pub(super) fn write_folder(
     how: &Launched<'_>,
 ) -> Result<()> {
     let paths = &job.spec.paths;
-    std::fs::create_dir_all(paths.results()).map_err(|error| {
-        Diagnostic::job(format!(
-            "the results folder `{}` cannot be made: {error}",
-            paths.results().display()
-        ))
-        .hint("base_results_dir=FOLDER, one that you may write to and every node sees")
+    fs_err::create_dir_all(paths.results()).map_err(|error| {
+        Diagnostic::job("the results folder cannot be made")
+            .note(error.to_string())
+            .hint("base_results_dir=FOLDER, one that you may write to and every node sees")
     })?;
     atomic_file::write_unflushed(&paths.config_file(), job.section.to_yaml())?;
     atomic_file::write_unflushed(&paths.script_file(), &job.script.text)?;

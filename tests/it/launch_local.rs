@@ -252,8 +252,9 @@ fn results_that_cannot_be_written_are_an_error_with_the_key_that_says_where() {
     let ran = run(&sandbox, "interactive", &[]);
     assert_eq!(ran.status, Some(1));
     assert!(
-        ran.stderr.starts_with("error: the results folder `")
-            && ran.stderr.contains("base_results_dir=FOLDER"),
+        ran.stderr.starts_with(
+            "error: the results folder cannot be made\n  = failed to create directory `"
+        ) && ran.stderr.contains("base_results_dir=FOLDER"),
         "{}",
         ran.stderr
     );
