@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::loss_scale::LossScale;
 use super::monitor::{Measured, Monitor};
@@ -176,7 +177,8 @@ impl CheckpointFolder {
         state: &TrainState,
         tensors: &IndexMap<String, Tensor>,
     ) -> Result<()> {
-        let metadata = HashMap::from([(STATE_KEY.to_owned(), serde_json::to_string(state)?)]);
+        let state = with_exact_floats(serde_json::to_value(state)?);
+        let metadata = HashMap::from([(STATE_KEY.to_owned(), state.to_string())]);
         let bytes = safetensors::serialize(tensors.iter(), Some(metadata))
             .with_context(|| format!("serialising checkpoint {}", path.display()))?;
         atomic_file::write(path, bytes).map_err(|error| {
@@ -236,7 +238,8 @@ impl CheckpointFolder {
             .as_ref()
             .and_then(|metadata| metadata.get(STATE_KEY))
             .with_context(|| format!("{} is not a ptune checkpoint", path.display()))?;
-        let state = serde_json::from_str(state).with_context(context)?;
+        let state: Value = serde_json::from_str(state).with_context(context)?;
+        let state = serde_json::from_value(from_exact_floats(state)).with_context(context)?;
         let mut tensors: Vec<(String, Tensor)> =
             candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
                 .with_context(context)?
@@ -244,6 +247,44 @@ impl CheckpointFolder {
                 .collect();
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(Some((state, tensors.into_iter().collect())))
+    }
+}
+
+/// What marks a number that is written as text.
+const EXACT: &str = "f64:";
+
+/// Each number with a fraction as text: what `serde_json` reads of one may differ in the last bit, and a run that goes on
+/// from it would no longer be the same one.
+fn with_exact_floats(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            Value::String(format!("{EXACT}{:?}", number.as_f64().unwrap_or(f64::NAN)))
+        }
+        other => in_parts(other, with_exact_floats),
+    }
+}
+
+/// Undoes [`with_exact_floats`].
+fn from_exact_floats(value: Value) -> Value {
+    match value {
+        Value::String(text) => match text.strip_prefix(EXACT).map(str::parse::<f64>) {
+            Some(Ok(number)) => Value::from(number),
+            _ => Value::String(text),
+        },
+        other => in_parts(other, from_exact_floats),
+    }
+}
+
+fn in_parts(value: Value, change: fn(Value) -> Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(change).collect()),
+        Value::Object(entries) => Value::Object(
+            entries
+                .into_iter()
+                .map(|(key, value)| (key, change(value)))
+                .collect(),
+        ),
+        other => other,
     }
 }
 
@@ -372,6 +413,34 @@ mod tests {
         fs_err::write(&leftover, "half").unwrap();
         let _second = checkpoints.own(Duration::ZERO).unwrap();
         assert!(!leftover.exists());
+    }
+
+    #[test]
+    fn every_bit_of_a_states_numbers_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointFolder::new(folder.path());
+        let mut rng = crate::sys::rng::SeededRng::new(5, 0);
+        let numbers = rng.normals(4000, 1.0);
+        let state = TrainState {
+            kept: numbers
+                .chunks(2)
+                .map(|pair| {
+                    (
+                        f64::from(pair[0]) * (1.0 + f64::from(pair[1]) / 3e8),
+                        String::new(),
+                    )
+                })
+                .collect(),
+            ..TrainState::default()
+        };
+        checkpoints
+            .save(&checkpoints.last(), &state, &IndexMap::new())
+            .unwrap();
+        let (read, _) = checkpoints.load(&checkpoints.last()).unwrap().unwrap();
+        for (read, saved) in read.kept.iter().zip(&state.kept) {
+            assert_eq!(read.0.to_bits(), saved.0.to_bits());
+        }
+        assert_eq!(read.kept.len(), 2000);
     }
 
     #[test]

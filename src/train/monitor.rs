@@ -15,7 +15,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Whether `new` is better than `old` by more than `least`. What is no number is never better.
+    /// Whether `new` is better than `old` by more than `least`. What is not finite is never better.
     pub fn improves(&self, new: f64, old: Option<f64>, least: f64) -> bool {
         let gain = |old: f64| {
             if self.higher_is_better {
@@ -24,7 +24,7 @@ impl Monitor {
                 old - new
             }
         };
-        !new.is_nan() && old.is_none_or(|old| old.is_nan() || gain(old) > least)
+        new.is_finite() && old.is_none_or(|old| old.is_nan() || gain(old) > least)
     }
 
     /// The place of `value` in a list of values that stands best first.

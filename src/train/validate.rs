@@ -60,7 +60,9 @@ pub(super) fn validate(
                 on_best(&parts.prompts.table()?)?;
             }
         }
-        if let Some(keep) = &options.keep {
+        if let Some(keep) = &options.keep
+            && value.is_finite()
+        {
             let epoch = state.consumed_samples / parts.sampler.samples_per_epoch();
             let name = checkpoint_name(&keep.filename, &measured, state.global_step, epoch);
             let tensors = parts.optimizer.state()?;
