@@ -177,8 +177,8 @@ impl CheckpointFolder {
         state: &TrainState,
         tensors: &IndexMap<String, Tensor>,
     ) -> Result<()> {
-        let state = with_exact_floats(serde_json::to_value(state)?);
-        let metadata = HashMap::from([(STATE_KEY.to_owned(), state.to_string())]);
+        let text = with_exact_floats(serde_json::to_value(state)?).to_string();
+        let metadata = HashMap::from([(STATE_KEY.to_owned(), text)]);
         let bytes = safetensors::serialize(tensors.iter(), Some(metadata))
             .with_context(|| format!("serialising checkpoint {}", path.display()))?;
         atomic_file::write(path, bytes).map_err(|error| {
