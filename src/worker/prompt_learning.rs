@@ -288,14 +288,12 @@ fn save(
     if section.model.p_tuning.save_encoder {
         archive.encoder = prompts.encoder_parameters()?;
     }
-    archive
-        .write(path)
-        .map_err(|error| {
-            Diagnostic::job("the prompts could not be written")
-                .at(Location::file(path.display()))
-                .note(format!("{error:#}"))
-                .note("the state of the training is saved")
-                .hint("the same command writes them once the reason is gone")
-                .into()
-        })
+    archive.write(path).map_err(|error| {
+        Diagnostic::job("the prompts could not be written")
+            .at(Location::file(path.display()))
+            .note(format!("{error:#}"))
+            .note("the state of the training is saved")
+            .hint("the same command writes them once the reason is gone")
+            .into()
+    })
 }
