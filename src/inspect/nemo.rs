@@ -13,6 +13,7 @@ use crate::diag::{Diagnostic, Location};
 use crate::model::ModelConfig;
 use crate::schema::TaskTemplateSection;
 use crate::tensors::TensorSource;
+use crate::tensors::distributed::DistributedCheckpoint;
 use crate::tensors::megatron::MegatronCheckpoint;
 use crate::tensors::nemo::{CONFIG_MEMBER, WEIGHTS_MEMBER};
 use crate::tensors::nemo_files::NemoFiles;
@@ -74,7 +75,8 @@ pub(super) fn inspect(path: &Path, container: &'static str, options: Options) ->
     }
     let is_prompts =
         config.get("task_templates").is_some() || config.get("virtual_prompt_style").is_some();
-    let has_weights = files.names().any(|name| name.ends_with(WEIGHTS_MEMBER));
+    let has_weights = files.names().any(|name| name.ends_with(WEIGHTS_MEMBER))
+        || DistributedCheckpoint::is_in(&files);
     let mut source = match MegatronCheckpoint::open(&files) {
         Ok(source) => Some(source),
         Err(error) if has_weights => return Err(weights::damaged(&error)),
@@ -84,8 +86,13 @@ pub(super) fn inspect(path: &Path, container: &'static str, options: Options) ->
         }
     };
     if let Some(source) = &source {
-        let (tensor, pipeline) = source.partition();
-        report.partition = Some(Partition { tensor, pipeline });
+        if source.is_distributed() {
+            let format = "distributed checkpoint, `torch_dist`";
+            report.about.insert("weights", json!(format));
+        } else {
+            let (tensor, pipeline) = source.partition();
+            report.partition = Some(Partition { tensor, pipeline });
+        }
     }
     if is_prompts {
         report.kind = "NeMo prompts";

@@ -32,6 +32,21 @@ impl MappedTensor {
         fits.then_some(Self { map, range, info })
     }
 
+    /// Of a tensor of several dimensions the part at `index` of the first, which it then lacks.
+    pub fn part(&self, index: usize) -> Option<Self> {
+        let (parts, shape) = self.info.shape.split_first()?;
+        let size = self.range.len().checked_div(*parts)?;
+        if index >= *parts {
+            return None;
+        }
+        let start = self.range.start + index * size;
+        let info = TensorInfo {
+            dtype: self.info.dtype,
+            shape: shape.to_vec(),
+        };
+        Self::new(self.map.clone(), start..start + size, info)
+    }
+
     /// Type and shape.
     pub fn info(&self) -> &TensorInfo {
         &self.info
@@ -105,6 +120,11 @@ mod tests {
         let numbers = brains.as_bf16().unwrap();
         assert_eq!(numbers, [half::bf16::from_f32(1.5), half::bf16::ZERO]);
         assert!(brains.as_f32().is_none());
+        let second = tensor(4..12, &[2, 1]).unwrap().part(1).unwrap();
+        assert_eq!(second.as_f32().unwrap(), [-2.0]);
+        assert_eq!(second.info().shape, [1]);
+        assert!(tensor(4..12, &[2, 1]).unwrap().part(2).is_none());
+        assert!(tensor(4..12, &[2, 1]).unwrap().part(0).is_some());
         assert!(tensor(5..13, &[2]).is_none(), "at an odd place");
         assert!(tensor(4..12, &[3]).is_none(), "of another size");
         assert!(tensor(12..20, &[2]).is_none(), "outside of the map");

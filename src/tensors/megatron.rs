@@ -1,13 +1,14 @@
 //! Megatron's partitions: one checkpoint for each tensor-parallel and pipeline rank, seen as one set of tensors.
 //!
 //! NeMo names the folders `mp_rank_TT` where layers are only split, and `tp_rank_TT_pp_rank_PPP` where stages follow
-//! one another too. Which dimension of a tensor is split is the model's knowledge: it comes as a table of [`Split`]s.
+//! one another too. A distributed checkpoint ([`super::distributed`]) is one rank. Which dimension of a tensor is split is the model's knowledge: it comes as a table of [`Split`]s.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
+use super::distributed::DistributedCheckpoint;
 use super::mapped::MappedTensor;
 use super::nemo::WEIGHTS_MEMBER;
 use super::nemo_files::NemoFiles;
@@ -102,7 +103,8 @@ impl Split {
 pub struct MegatronCheckpoint {
     described: String,
     /// Pipeline stages of tensor-parallel ranks.
-    stages: Vec<Vec<TorchFile>>,
+    stages: Vec<Vec<Box<dyn TensorSource>>>,
+    is_distributed: bool,
     entries: BTreeMap<String, Entry>,
     splits: HashMap<String, Split>,
 }
@@ -133,12 +135,18 @@ impl MegatronCheckpoint {
                 members.insert((stage, tensor_rank), name);
             }
         }
+        if members.is_empty() && DistributedCheckpoint::is_in(files) {
+            let whole: Box<dyn TensorSource> = Box::new(DistributedCheckpoint::open(files)?);
+            let mut this = Self::of_sources(files.path(), vec![((0, 0), whole)])?;
+            this.is_distributed = true;
+            return Ok(this);
+        }
         if members.is_empty() {
-            return Err(malformed(match distributed(files) {
+            return Err(malformed(match unread(files) {
                 Some(kind) => format!(
-                    "its weights are a distributed checkpoint of megatron-core ({kind}), which is not read here. NeMo's own \
-                     converters write a Hugging Face folder, which is: `scripts/checkpoint_converters/convert_*_nemo_to_hf.py` \
-                     of NeMo 1.x and 2.0, `llm.export_ckpt(path, target=\"hf\")` of NeMo 2"
+                    "its weights are a distributed checkpoint of megatron-core ({kind}), which is not read here; format \
+                     `torch_dist` is. NeMo 1.x converts it: `scripts/checkpoint_converters/convert_zarr_to_torch_dist.py`; \
+                     or to a Hugging Face folder: `convert_*_nemo_to_hf.py` in the same place"
                 ),
                 None => {
                     let names: Vec<&str> = files.names().take(10).collect();
@@ -161,6 +169,14 @@ impl MegatronCheckpoint {
         path: &Path,
         ranks: Vec<((usize, usize), TorchFile)>,
     ) -> Result<Self, TensorError> {
+        let boxed = |(place, file)| (place, Box::new(file) as Box<dyn TensorSource>);
+        Self::of_sources(path, ranks.into_iter().map(boxed).collect())
+    }
+
+    fn of_sources(
+        path: &Path,
+        ranks: Vec<((usize, usize), Box<dyn TensorSource>)>,
+    ) -> Result<Self, TensorError> {
         let count = |each: fn(&(usize, usize)) -> usize| {
             1 + ranks
                 .iter()
@@ -169,7 +185,8 @@ impl MegatronCheckpoint {
                 .unwrap_or(0)
         };
         let (depth, width) = (count(|place| place.0), count(|place| place.1));
-        let mut files: BTreeMap<(usize, usize), TorchFile> = ranks.into_iter().collect();
+        let mut files: BTreeMap<(usize, usize), Box<dyn TensorSource>> =
+            ranks.into_iter().collect();
         let mut stages = vec![];
         for stage in 0..depth {
             let mut ranks = vec![];
@@ -188,6 +205,7 @@ impl MegatronCheckpoint {
             described: path.display().to_string(),
             entries: global_names(&stages),
             stages,
+            is_distributed: false,
             splits: HashMap::new(),
         })
     }
@@ -200,6 +218,11 @@ impl MegatronCheckpoint {
     /// Tensor-parallel and pipeline ranks.
     pub fn partition(&self) -> (usize, usize) {
         (self.stages[0].len(), self.stages.len())
+    }
+
+    /// Whether it is a distributed checkpoint, whose tensors are whole whatever ranks wrote them.
+    pub fn is_distributed(&self) -> bool {
+        self.is_distributed
     }
 
     /// Rows of `name` over all tensor-parallel ranks, if it is split by rows.
@@ -228,13 +251,13 @@ pub fn ranks_of(folder: &str) -> Option<(usize, usize)> {
     Some((number(tensor)?, number(stage)?))
 }
 
-/// The format of a distributed checkpoint among the members, by the files it is known by.
-fn distributed(files: &NemoFiles) -> Option<&'static str> {
+/// The format of a distributed checkpoint among the members that is not read, by the files it is known by.
+fn unread(files: &NemoFiles) -> Option<&'static str> {
     let has = |known: fn(&str) -> bool| files.names().any(known);
-    if has(|name| name.ends_with(".distcp") || name.ends_with("/.metadata")) {
-        Some("format `torch_dist`: `.metadata` and `*.distcp`")
-    } else if has(|name| name.ends_with("/.zarray")) {
+    if has(|name| name.ends_with("/.zarray")) {
         Some("format `zarr`: a folder with `.zarray` for each tensor")
+    } else if has(|name| name.ends_with(".distcp")) {
+        Some("its `.metadata` is missing")
     } else if has(|name| name.starts_with("model_weights/")) {
         Some("folder `model_weights`")
     } else {
@@ -243,7 +266,7 @@ fn distributed(files: &NemoFiles) -> Option<&'static str> {
 }
 
 /// Names as a model in one piece has them: layers of later stages counted on from those before.
-fn global_names(stages: &[Vec<TorchFile>]) -> BTreeMap<String, Entry> {
+fn global_names(stages: &[Vec<Box<dyn TensorSource>>]) -> BTreeMap<String, Entry> {
     let mut entries = BTreeMap::new();
     let mut before: HashMap<String, usize> = HashMap::new();
     for (stage, ranks) in stages.iter().enumerate() {

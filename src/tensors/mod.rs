@@ -4,6 +4,7 @@
 //! ([`safetensors`]), or a map in memory ([`InMemory`]). Loading is lazy: a name is looked up in a header, and bytes
 //! are touched when the tensor is asked for.
 
+pub mod distributed;
 pub mod mapped;
 pub mod megatron;
 pub mod nemo;

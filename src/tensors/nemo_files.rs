@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::TensorError;
 use super::nemo::{CONFIG_MEMBER, MAX_GZIP_GROWTH, NemoError, plain_name};
-use super::torch::TorchFile;
+use super::torch::{self, TorchFile};
 
 /// Folders in folders that are looked into: NeMo's archives have one level, distributed checkpoints three.
 const MAX_DEPTH: usize = 4;
@@ -231,6 +231,24 @@ impl NemoFiles {
                 file: self.path.clone(),
                 reason: "it is not mapped".to_owned(),
             }),
+        }
+    }
+
+    /// A member where it lies: a map of the archive or of its own file, the place in it, and a path for messages.
+    ///
+    /// # Errors
+    /// Where there is none of this name, or its file cannot be mapped.
+    pub fn in_place(&self, name: &str) -> Result<(Arc<Mmap>, Range<usize>, PathBuf), NemoError> {
+        match (self.place(name)?, &self.map) {
+            (Place::Mapped(range), Some(map)) => {
+                Ok((map.clone(), range.clone(), self.path.join(name)))
+            }
+            (Place::File(path), _) => {
+                let map = torch::map(path)?;
+                let range = 0..map.len();
+                Ok((Arc::new(map), range, path.clone()))
+            }
+            (Place::Mapped(_), None) => Err(self.malformed("it is not mapped")),
         }
     }
 }

@@ -386,3 +386,25 @@ fn two_runs_give_equal_bytes() {
         assert_eq!(run(), run(), "{}", folder.display());
     }
 }
+
+/// `tests/cases/distributed/make.py` saves the tensors of this folder with `torch.distributed.checkpoint`.
+#[test]
+fn a_distributed_checkpoint_gives_the_numbers_of_the_same_model_in_ranks() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let folder = tests.join("golden/fixtures/nemo_gpt_core_groups_tp2_pp2");
+    let expected = Case::read(&folder);
+    let logits = |case: &Case| -> Vec<Vec<f32>> {
+        let logits = case.with_inputs(&case.virtual_prompt, |inputs| {
+            case.model.logits(inputs, Engine::Fused)
+        });
+        logits.unwrap().to_vec2().unwrap()
+    };
+    for name in ["stacked.nemo", "whole.nemo"] {
+        let case = Case::read_with(&folder, &tests.join("cases/distributed").join(name));
+        assert_eq!(logits(&case), logits(&expected), "{name}");
+        let (loss, gradient) = case.gradient(Engine::Fused);
+        let (expected_loss, expected_gradient) = expected.gradient(Engine::Fused);
+        assert_eq!(loss.to_bits(), expected_loss.to_bits(), "{name}");
+        assert!(difference(&gradient, &expected_gradient) == 0.0, "{name}");
+    }
+}

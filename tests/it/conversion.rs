@@ -284,19 +284,93 @@ fn a_checkpoint_of_lightning_with_omegaconf_objects_becomes_an_archive() {
     assert!(ran.stderr.contains("verified"), "{}", ran.stderr);
 }
 
+fn distributed(name: &str) -> PathBuf {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/distributed");
+    cases.join(name)
+}
+
 #[test]
-fn a_distributed_checkpoint_is_refused_with_its_format_and_the_way_out() {
-    for (file, format) in [
-        ("model_weights/.metadata", "`torch_dist`"),
-        ("model_weights/model.decoder.weight/.zarray", "`zarr`"),
-    ] {
+fn a_distributed_checkpoint_is_cut_for_ranks_again_number_for_number() {
+    for name in ["stacked.nemo", "whole.nemo"] {
         let sandbox = Sandbox::new();
-        sandbox.write("model/model_config.yaml", "hidden_size: 8\n");
-        sandbox.write(&format!("model/{file}"), "");
+        // As an archive, and as the folder it was unpacked to.
+        let archive = fs_err::read(distributed(name)).unwrap();
+        tar::Archive::new(&archive[..])
+            .unpack(sandbox.path("folder"))
+            .unwrap();
+        let parts = "output_tensor_model_parallel_size: 2, output_pipeline_model_parallel_size: 2";
+        for (number, model) in [distributed(name), sandbox.path("folder")]
+            .iter()
+            .enumerate()
+        {
+            let out = format!("out{number}");
+            convert(&sandbox, model, &out, parts, 0);
+            let written = sandbox.path(&format!("{out}/results/model.nemo"));
+            let expected = fixture("nemo_gpt_core_groups_tp2_pp2").join("model.nemo");
+            same_archives(name, &written, &expected);
+            let files = NemoFiles::open(&written).unwrap();
+            let left: Vec<&str> = files
+                .names()
+                .filter(|name| name.contains("weights/"))
+                .collect();
+            assert!(left.is_empty(), "{left:?}");
+        }
+    }
+}
+
+#[test]
+fn a_distributed_checkpoint_that_is_damaged_or_of_another_format_is_refused_with_what_is_wrong() {
+    let cut = |sandbox: &Sandbox| {
+        let file = sandbox.path("model/model_weights/__3_0.distcp");
+        let bytes = fs_err::read(&file).unwrap();
+        fs_err::write(&file, &bytes[..bytes.len() - 10]).unwrap();
+    };
+    let lost = |sandbox: &Sandbox| {
+        fs_err::remove_file(sandbox.path("model/model_weights/__2_1.distcp")).unwrap();
+    };
+    let zeros = |sandbox: &Sandbox| {
+        let file = sandbox.path("model/model_weights/__1_0.distcp");
+        let size = fs_err::read(&file).unwrap().len();
+        fs_err::write(&file, vec![0; size]).unwrap();
+    };
+    let undescribed = |sandbox: &Sandbox| {
+        fs_err::remove_file(sandbox.path("model/model_weights/.metadata")).unwrap();
+    };
+    let other = |sandbox: &Sandbox| {
+        let text = r#"{"sharded_backend": "fsdp_dtensor", "sharded_backend_version": 1}"#;
+        sandbox.write("model/model_weights/metadata.json", text);
+    };
+    type Damage<'a> = &'a dyn Fn(&Sandbox);
+    let all: [(Damage<'_>, &[&str]); 5] = [
+        (&cut, &["__3_0.distcp", "past the end"]),
+        (&lost, &["`__2_1.distcp` is missing"]),
+        (&zeros, &["__1_0.distcp", "not a torch checkpoint"]),
+        (&undescribed, &["its `.metadata` is missing"]),
+        (&other, &["`fsdp_dtensor`", "`torch_dist` is read"]),
+    ];
+    for (damage, parts) in all {
+        let sandbox = Sandbox::new();
+        let archive = fs_err::read(distributed("stacked.nemo")).unwrap();
+        tar::Archive::new(&archive[..])
+            .unpack(sandbox.path("model"))
+            .unwrap();
+        damage(&sandbox);
         let ran = convert(&sandbox, &sandbox.path("model"), "out", "", 1);
-        for part in [format, "convert_*_nemo_to_hf.py", "llm.export_ckpt"] {
+        for part in parts {
             assert!(ran.stderr.contains(part), "{part} not in {}", ran.stderr);
         }
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("model/model_config.yaml", "hidden_size: 8\n");
+    sandbox.write("model/model_weights/model.decoder.weight/.zarray", "");
+    let ran = convert(&sandbox, &sandbox.path("model"), "out", "", 1);
+    for part in [
+        "`zarr`",
+        "`torch_dist` is",
+        "convert_zarr_to_torch_dist.py",
+        "convert_*_nemo_to_hf.py",
+    ] {
+        assert!(ran.stderr.contains(part), "{part} not in {}", ran.stderr);
     }
 }
 

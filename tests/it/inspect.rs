@@ -96,6 +96,31 @@ fn a_partitioned_base_model_is_told_whole() {
 }
 
 #[test]
+fn a_distributed_checkpoint_is_told_with_its_format_and_every_layer_of_its_own() {
+    let sandbox = Sandbox::new();
+    let of = |path: PathBuf| json_of(&sandbox, &[path.to_str().unwrap(), "--tensors", "--hash"]);
+    let found = of(fixtures("cases/distributed/stacked.nemo"));
+    let ranks = of(fixtures(
+        "golden/fixtures/nemo_gpt_core_groups_tp2_pp2/model.nemo",
+    ));
+    assert_eq!(found["kind"], "NeMo base model");
+    assert_eq!(
+        found["about"]["weights"],
+        "distributed checkpoint, `torch_dist`"
+    );
+    assert_eq!(found.get("partition"), None);
+    assert_eq!(found["architecture"], ranks["architecture"]);
+    // The last rank's copy of the table is no tensor of the model.
+    let mut expected = ranks["tensors"].as_array().unwrap().clone();
+    expected.retain(|tensor| tensor["name"] != "model.word_embeddings.weight");
+    assert_eq!(found["tensors"], json!(expected));
+    assert_eq!(
+        found["tensors"],
+        of(fixtures("cases/distributed/whole.nemo"))["tensors"]
+    );
+}
+
+#[test]
 fn a_hugging_face_folder_is_told_with_its_tokenizer_and_without_weights_says_so() {
     let sandbox = Sandbox::new();
     let folder = tiny_models::tiny_t5(&sandbox.path("t5"));

@@ -12,6 +12,7 @@ use candle_core::Tensor;
 use indexmap::IndexMap;
 
 pub use reader::{TorchFile, read, read_file};
+pub(super) use reader::{candle_dtype, map};
 pub(crate) use writer::little_endian_bytes;
 pub use writer::{write, write_tensors};
 

@@ -45,8 +45,30 @@ pub enum Object {
     Tensor(Box<TensorRef>),
     /// A buffer of bytes (`io.BytesIO`), filled by its state.
     Buffer(Value),
+    /// An object of a record's class with the state it was given: a dict of its fields, or a tuple.
+    Record(Record, Value),
     /// What an inert class would have made; whatever is put into it is let go.
     Opaque,
+}
+
+/// Classes of the `.metadata` of `torch.distributed.checkpoint` whose fields are read. None of them is ever made:
+/// see [`load_metadata`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// `Metadata`: all tensors and where they are.
+    Metadata,
+    /// `TensorStorageMetadata`: type, shape and chunks of a tensor.
+    Tensor,
+    /// `TensorProperties`: its state is a tuple that begins with the type.
+    Properties,
+    /// `BytesStorageMetadata`: something that is no tensor.
+    Bytes,
+    /// `ChunkStorageMetadata`: offsets and sizes of a chunk.
+    Chunk,
+    /// `MetadataIndex`: name and offset of a chunk.
+    Index,
+    /// `_StorageInfo`: file, offset and length of a chunk.
+    Place,
 }
 
 /// Classes and functions that a state dict may name.
@@ -64,8 +86,8 @@ pub enum Global {
     Device,
     /// A storage class of the legacy kind, which names the element type.
     Storage(Element),
-    /// `torch.<dtype>` as a value.
-    Dtype,
+    /// `torch.<dtype>` as a value; without an element where no storage here has this type.
+    Dtype(Option<Element>),
     /// `set`, `frozenset`
     Set,
     /// `_codecs.encode`: how protocol 2 spells bytes.
@@ -76,6 +98,8 @@ pub enum Global {
     BytesIo,
     /// `collections.defaultdict`
     DefaultDict,
+    /// A class whose objects are read by their fields.
+    Record(Record),
     /// A class that stands beside the weights in training checkpoints: see [`is_inert`].
     Inert,
 }
@@ -164,6 +188,55 @@ const MAX_DIMENSIONS: usize = 32;
 /// Length of a storage's name.
 const MAX_KEY: usize = 255;
 
+/// What a pickle may name.
+#[derive(Clone, Copy)]
+enum Vocabulary {
+    /// State dicts and what trainings leave beside them.
+    StateDict,
+    /// The same, and the description of a distributed checkpoint.
+    Metadata,
+}
+
+/// The classes of a distributed checkpoint's `.metadata`, as PyTorch 2.0 and later name them.
+fn global_of_metadata(module: &str, name: &str) -> Option<Global> {
+    let record = match (module, name) {
+        ("torch.distributed.checkpoint.metadata", "Metadata")
+        | ("megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata") => {
+            Record::Metadata
+        }
+        ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata") => Record::Tensor,
+        ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata") => Record::Bytes,
+        ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata") => Record::Chunk,
+        ("torch.distributed.checkpoint.metadata", "MetadataIndex") => Record::Index,
+        (
+            "torch.distributed.checkpoint.metadata"
+            | "torch.distributed._shard.sharded_tensor.metadata",
+            "TensorProperties",
+        ) => Record::Properties,
+        ("torch.distributed.checkpoint.filesystem", "_StorageInfo") => Record::Place,
+        // megatron-core keeps the plans of all ranks beside the metadata.
+        (
+            "torch.distributed.checkpoint.planner",
+            "SavePlan" | "WriteItem" | "WriteItemType" | "TensorWriteData" | "BytesIOWriteData",
+        )
+        | (
+            "torch.distributed.checkpoint.metadata",
+            "_MEM_FORMAT_ENCODING" | "MEM_FORMAT_ENCODING" | "StorageMeta",
+        )
+        | ("torch.distributed._shard.sharded_tensor.metadata", "MEM_FORMAT_ENCODING")
+        | ("torch.distributed.checkpoint.filesystem", "_StoragePrefix")
+        | ("torch.serialization", "_get_layout") => return Some(Global::Inert),
+        (
+            "torch",
+            "uint16" | "uint32" | "uint64" | "complex32" | "complex64" | "complex128"
+            | "float8_e4m3fn" | "float8_e4m3fnuz" | "float8_e5m2" | "float8_e5m2fnuz"
+            | "float8_e8m0fnu",
+        ) => return Some(Global::Dtype(None)),
+        _ => return None,
+    };
+    Some(Global::Record(record))
+}
+
 fn global(module: &str, name: &str) -> Result<Global, TorchError> {
     let element = |name: &str| {
         Some(match name {
@@ -180,6 +253,21 @@ fn global(module: &str, name: &str) -> Result<Global, TorchError> {
             _ => return None,
         })
     };
+    let dtype = |name: &str| {
+        Some(match name {
+            "float64" => Element::F64,
+            "float32" => Element::F32,
+            "float16" => Element::F16,
+            "bfloat16" => Element::BF16,
+            "int64" => Element::I64,
+            "int32" => Element::I32,
+            "int16" => Element::I16,
+            "int8" => Element::I8,
+            "uint8" => Element::U8,
+            "bool" => Element::Bool,
+            _ => return None,
+        })
+    };
     let found = match (module, name) {
         ("collections", "OrderedDict") => Some(Global::OrderedDict),
         ("torch._utils", "_rebuild_tensor_v2") => Some(Global::RebuildTensor),
@@ -191,11 +279,7 @@ fn global(module: &str, name: &str) -> Result<Global, TorchError> {
         ("_codecs", "encode") => Some(Global::Encode),
         ("_io" | "io", "BytesIO") => Some(Global::BytesIo),
         ("collections", "defaultdict") => Some(Global::DefaultDict),
-        (
-            "torch",
-            "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32" | "int16" | "int8"
-            | "uint8" | "bool",
-        ) => Some(Global::Dtype),
+        ("torch", name) if dtype(name).is_some() => Some(Global::Dtype(dtype(name))),
         ("torch" | "torch.storage", name) if element(name).is_some() => {
             element(name).map(Global::Storage)
         }
@@ -270,8 +354,21 @@ fn is_inert(module: &str, name: &str) -> bool {
 /// # Errors
 /// [`TorchError::Pickle`] with the offset of the opcode that does not fit, [`TorchError::ForbiddenGlobal`].
 pub fn load(bytes: &[u8]) -> Result<Pickle, TorchError> {
+    run(bytes, Vocabulary::StateDict)
+}
+
+/// The same for the `.metadata` of a distributed checkpoint, whose classes become [`Object::Record`]s.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_metadata(bytes: &[u8]) -> Result<Pickle, TorchError> {
+    run(bytes, Vocabulary::Metadata)
+}
+
+fn run(bytes: &[u8], vocabulary: Vocabulary) -> Result<Pickle, TorchError> {
     let mut machine = Machine {
         bytes,
+        vocabulary,
         position: 0,
         opcode_at: 0,
         stack: vec![],
@@ -289,6 +386,7 @@ pub fn load(bytes: &[u8]) -> Result<Pickle, TorchError> {
 
 struct Machine<'a> {
     bytes: &'a [u8],
+    vocabulary: Vocabulary,
     position: usize,
     opcode_at: usize,
     stack: Vec<Value>,
@@ -539,11 +637,11 @@ impl<'a> Machine<'a> {
                 }
                 b'c' => {
                     let (module, name) = (self.take_line()?, self.take_line()?);
-                    self.stack.push(Value::Global(global(module, name)?));
+                    self.stack.push(Value::Global(self.global(module, name)?));
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let global = global(self.text(module)?, self.text(name)?)?;
+                    let global = self.global(self.text(module)?, self.text(name)?)?;
                     self.stack.push(Value::Global(global));
                 }
                 b'Q' => self.persistent_load()?,
@@ -564,6 +662,14 @@ impl<'a> Machine<'a> {
                 }
             }
         }
+    }
+
+    fn global(&self, module: &str, name: &str) -> Result<Global, TorchError> {
+        let known = match self.vocabulary {
+            Vocabulary::StateDict => None,
+            Vocabulary::Metadata => global_of_metadata(module, name),
+        };
+        known.map_or_else(|| global(module, name), Ok)
     }
 
     fn long(&mut self) -> Result<(), TorchError> {
@@ -662,6 +768,10 @@ impl<'a> Machine<'a> {
         let Value::Global(callable) = callable else {
             return Err(self.broken("a call has another form"));
         };
+        if let Global::Record(record) = callable {
+            self.push_object(Object::Record(record, Value::Null));
+            return Ok(());
+        }
         let arguments = match self.object(arguments) {
             // No call of the list has more arguments than this.
             Some(Object::Tuple(arguments)) if arguments.len() <= 16 => arguments.clone(),
@@ -734,17 +844,19 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The state of an object: of a buffer its bytes; attributes of a dict are let go, no reader needs them.
+    /// The state of an object: of a buffer its bytes, of a record its fields; attributes of a dict are let go, no reader needs them.
     fn build(&mut self) -> Result<(), TorchError> {
         let state = self.pop()?;
         let content = match self.object(state) {
             Some(Object::Tuple(parts)) => parts.first().copied(),
             _ => None,
         };
-        if let Value::Object(index) = self.top()?
-            && let Object::Buffer(held) = &mut self.objects[index]
-        {
-            *held = content.unwrap_or(Value::Null);
+        if let Value::Object(index) = self.top()? {
+            match &mut self.objects[index] {
+                Object::Buffer(held) => *held = content.unwrap_or(Value::Null),
+                Object::Record(_, held) => *held = state,
+                _ => {}
+            }
         }
         Ok(())
     }

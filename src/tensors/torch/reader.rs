@@ -3,6 +3,7 @@
 //! Entries are stored, not compressed, so a checkpoint's memory is bounded by its own size; what a hostile file could
 //! multiply (shared objects, many views of one storage) is counted against that size.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Cursor;
 use std::ops::Range;
@@ -57,7 +58,7 @@ pub fn read_file(path: &Path) -> Result<StateValue, TorchError> {
     unsafe_code,
     reason = "mapping a file is unsafe by nature: another process may change it"
 )]
-fn map(path: &Path) -> std::io::Result<Mmap> {
+pub(in crate::tensors) fn map(path: &Path) -> std::io::Result<Mmap> {
     let file = fs_err::File::open(path)?;
     // SAFETY: the map is read-only and private to its owner. A checkpoint that another process truncates while it is in
     // use ends this process, as it would with any mapped file; nothing here writes to checkpoints in place.
@@ -242,7 +243,7 @@ impl<'a> Conversion<'a> {
                 }
                 StateValue::Dict(dict)
             }
-            Object::Storage(_) | Object::Opaque => StateValue::Null,
+            Object::Storage(_) | Object::Record(..) | Object::Opaque => StateValue::Null,
             Object::Tensor(tensor) => StateValue::Tensor(self.tensor(value, tensor)?),
         })
     }
@@ -368,7 +369,7 @@ impl<'a> View<'a> {
 }
 
 /// candle has no signed bytes and no truth values: they become 16-bit numbers and bytes.
-fn candle_dtype(element: Element) -> DType {
+pub(in crate::tensors) fn candle_dtype(element: Element) -> DType {
     match element {
         Element::F64 => DType::F64,
         Element::F32 => DType::F32,
@@ -474,6 +475,42 @@ impl TorchFile {
             place,
             contents,
             tensors,
+        })
+    }
+}
+
+/// A tensor's numbers as they are stored.
+pub(in crate::tensors) struct Numbers<'a> {
+    /// Type of the stored numbers.
+    pub element: Element,
+    /// Sizes, outermost first.
+    pub shape: &'a [usize],
+    /// The numbers in row-major order.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl TorchFile {
+    /// The numbers of a tensor, where they lie if they lie one after the other.
+    pub(in crate::tensors) fn numbers(&self, name: &str) -> Result<Numbers<'_>, TorchError> {
+        let missing = || TorchError::Malformed(format!("it holds no tensor `{name}`"));
+        let tensor = self.tensors.get(name).ok_or_else(missing)?;
+        let entry = self.contents.storage(&tensor.storage.key)?;
+        let view = View::check(tensor, entry.range.len())?;
+        let storage = &self.map[self.place.clone()][entry.range.clone()];
+        let element = tensor.storage.element;
+        let size = element.size();
+        let bytes = if view.count == 0 {
+            Cow::Borrowed(&[][..])
+        } else if is_contiguous(&tensor.shape, &tensor.strides) {
+            let start = tensor.offset * size;
+            Cow::Borrowed(&storage[start..start + view.count * size])
+        } else {
+            Cow::Owned(gather(tensor, storage, view.count, size))
+        };
+        Ok(Numbers {
+            element,
+            shape: &tensor.shape,
+            bytes,
         })
     }
 }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::model::Layout;
 use crate::schema::ConversionModel;
 use crate::sys::atomic_file;
+use crate::tensors::distributed::DistributedCheckpoint;
 use crate::tensors::nemo::{CONFIG_MEMBER, WEIGHTS_MEMBER};
 use crate::tensors::nemo_files::NemoFiles;
 use crate::tensors::nemo_writer::{Content, Member};
@@ -174,7 +175,9 @@ pub(super) fn size(
 pub(super) fn of_archive<'a>(files: &NemoFiles) -> Result<Vec<Member<'a>>> {
     let mut members = vec![];
     for name in files.names() {
-        if name == CONFIG_MEMBER || name.ends_with(WEIGHTS_MEMBER) {
+        let is_weights =
+            name.ends_with(WEIGHTS_MEMBER) || DistributedCheckpoint::has_member(files, name);
+        if name == CONFIG_MEMBER || is_weights {
             continue;
         }
         members.push(Member {
