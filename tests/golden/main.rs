@@ -12,6 +12,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 mod generation;
+mod training;
 
 use std::path::{Path, PathBuf};
 
