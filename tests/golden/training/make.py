@@ -57,7 +57,7 @@ CASES = {
 }
 
 # Where a start of another number is less at the mercy of rounding.
-SEEDS = {"mlp": 20}
+SEEDS = {"mlp": 21}
 
 
 # -- data -----------------------------------------------------------------------------------------------------------------
