@@ -288,6 +288,13 @@ fn half_precision_scales_the_loss_by_powers_of_two_that_change_nothing_else() {
     let expected: Vec<f64> = (0..12).map(|step| 2f64.powi(32 + step / 3)).collect();
     assert_eq!(scales, expected);
     assert!(bench.logged("whole", "loss_scale").is_empty());
+    // bf16 is rounded and needs no scale.
+    let brain = bench.losses("brain", &["trainer.precision=bf16"]);
+    assert!(bench.logged("brain", "loss_scale").is_empty());
+    assert!(brain != whole);
+    for (brain, whole) in brain.iter().zip(&whole) {
+        assert!((brain / whole - 1.0).abs() < 0.02, "{brain} and {whole}");
+    }
 }
 
 #[test]
