@@ -319,6 +319,34 @@ fn a_distributed_checkpoint_is_cut_for_ranks_again_number_for_number() {
 }
 
 #[test]
+fn a_training_that_left_distributed_checkpoints_becomes_an_archive() {
+    let sandbox = Sandbox::new();
+    let files = NemoFiles::open(&distributed("stacked.nemo")).unwrap();
+    let config = files.read_text("model_config.yaml").unwrap();
+    let config: String = config.lines().map(|line| format!("  {line}\n")).collect();
+    sandbox.write("hparams.yaml", format!("cfg:\n{config}"));
+    let checkpoint = "checkpoints/megatron_gpt--val_loss=2.00-step=10-consumed_samples=80-last";
+    for name in files.names().filter(|name| *name != "model_config.yaml") {
+        let short = name.rsplit('/').next().unwrap();
+        sandbox.write(&format!("{checkpoint}/{short}"), member(&files, name));
+    }
+    let hparams = sandbox.path("hparams.yaml");
+    let parts = "output_tensor_model_parallel_size: 2, output_pipeline_model_parallel_size: 2";
+    let name = checkpoint.rsplit('/').next().unwrap();
+    for (number, name) in ["latest", &format!("'{name}.ckpt'")].iter().enumerate() {
+        let more = format!(
+            "checkpoint_name: {name}, hparams_file: {}, {parts}",
+            hparams.display()
+        );
+        let out = format!("out{number}");
+        convert(&sandbox, &sandbox.path("checkpoints"), &out, &more, 0);
+        let expected = fixture("nemo_gpt_core_groups_tp2_pp2").join("model.nemo");
+        let written = sandbox.path(&format!("{out}/results/model.nemo"));
+        same_archives(name, &written, &expected);
+    }
+}
+
+#[test]
 fn a_distributed_checkpoint_that_is_damaged_or_of_another_format_is_refused_with_what_is_wrong() {
     let cut = |sandbox: &Sandbox| {
         let file = sandbox.path("model/model_weights/__3_0.distcp");
