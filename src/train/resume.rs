@@ -50,7 +50,21 @@ impl RunSettings {
         self.differences(&self.fixed, saved, &saved.fixed)
     }
 
-    /// The same for the free entries.
+    /// What of the checkpoint at `path` shows that it is of another run, as far as `self`, which may lack entries, tells.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] with the differences.
+    pub fn check(&self, path: &Path, state: &TrainState) -> Result<(), Diagnostic> {
+        let mut saved = state.settings.clone();
+        saved.fixed.retain(|key, _| self.fixed.contains_key(key));
+        let refused = self.refused(&saved);
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(another_run(path, state, refused))
+    }
+
+    /// A sentence for each free entry that is another one.
     fn changed(&self, saved: &Self) -> Vec<String> {
         self.differences(&self.free, saved, &saved.free)
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::frozen_model::{Base, Habits, resolve, tokenizer_at, tokenizer_of};
 use super::memory::{self, MicroBatch};
+use super::run_settings;
 use super::tasks::{self, RowFacts};
 use super::{conversion, devices};
 use crate::config::ResolvedConfig;
@@ -28,6 +29,7 @@ use crate::schema::{
     VirtualPromptStyle, WorkerJob, read_section,
 };
 use crate::tokenize::Tokenizer;
+use crate::train::CheckpointFolder;
 
 /// Tells which stage of the same command line writes a path.
 type WrittenBy<'a> = dyn Fn(&Path) -> Option<&'static str> + 'a;
@@ -127,6 +129,7 @@ impl Preflight {
         {
             list.failed("existing tasks", &error);
         }
+        checkpoint_there(section, list);
         let train = train?;
         if section.trainer.accelerator == Accelerator::Gpu && cfg!(feature = "cuda") {
             list.unchecked("memory", "not estimated for a GPU");
@@ -211,6 +214,46 @@ impl Preflight {
             list,
         );
         Some(())
+    }
+}
+
+/// Whether the results folder holds a checkpoint that the job would go on from, or would refuse after its time in the
+/// queue. Rows and weights are not compared.
+fn checkpoint_there(section: &PromptLearning, list: &mut Checklist) {
+    let name = "resuming";
+    let checkpoints = CheckpointFolder::new(section.log_dir().join("checkpoints"));
+    let path = checkpoints.last();
+    if !path.exists() {
+        return;
+    }
+    if !section.exp_manager.resume_if_exists {
+        list.odd(
+            name,
+            format!(
+                "starts over; the checkpoints beside {} are put aside",
+                path.display()
+            ),
+        );
+        return;
+    }
+    let looked = checkpoints.load(&path).and_then(|loaded| {
+        let (state, _) = loaded.context("the checkpoint went away")?;
+        run_settings::of_section(section)?.check(&path, &state)?;
+        Ok(state)
+    });
+    match looked {
+        Err(error) => list.failed(name, &error),
+        Ok(state) if state.finished && state.global_step >= state.max_steps => {
+            let step = state.global_step;
+            list.good(
+                name,
+                format!("all of the {step} steps of {} are done", path.display()),
+            );
+        }
+        Ok(state) => list.good(
+            name,
+            format!("at step {} from {}", state.global_step, path.display()),
+        ),
     }
 }
 

@@ -27,13 +27,26 @@ const FREE_DATA: [&str; 8] = [
     "load_cache",
 ];
 
-/// The settings of `section`.
+/// The settings of a training with this section over these rows and this model.
 pub(super) fn collect(
     section: &PromptLearning,
     train: &Dataset,
     validation: Option<&Dataset>,
     frozen: &FrozenModel,
 ) -> Result<RunSettings> {
+    let mut settings = of_section(section)?;
+    let fixed = &mut settings.fixed;
+    fixed.insert("rows of model.data.train_ds".into(), rows(train));
+    fixed.insert("frozen model".into(), probe(frozen)?);
+    settings.free.insert(
+        RunSettings::VALIDATION_ROWS.into(),
+        validation.map_or("none".to_owned(), rows),
+    );
+    Ok(settings)
+}
+
+/// Those of them that the section alone tells.
+pub(super) fn of_section(section: &PromptLearning) -> Result<RunSettings> {
     let (model, trainer) = (&section.model, &section.trainer);
     let mut settings = RunSettings::new();
     let fixed = &mut settings.fixed;
@@ -102,8 +115,6 @@ pub(super) fn collect(
         "trainer.limit_train_batches",
         &trainer.limit_train_batches,
     )?;
-    fixed.insert("rows of model.data.train_ds".into(), rows(train));
-    fixed.insert("frozen model".into(), probe(frozen)?);
 
     let free = &mut settings.free;
     put(free, "trainer.max_steps", &trainer.max_steps)?;
@@ -125,10 +136,6 @@ pub(super) fn collect(
     )?;
     let early = exp_early_stopping(section)?;
     flatten(free, "exp_manager.early_stopping_callback_params", &early);
-    free.insert(
-        RunSettings::VALIDATION_ROWS.into(),
-        validation.map_or("none".to_owned(), rows),
-    );
     Ok(settings)
 }
 

@@ -45,6 +45,84 @@ fn lines<'a>(ran: &'a Ran, names: &[&str]) -> Vec<&'a str> {
 }
 
 #[test]
+fn a_checkpoint_of_another_run_is_told_before_the_job_waits_in_a_queue() {
+    let sandbox = Sandbox::new();
+    tiny_gpt2(&sandbox.path("model"));
+    sandbox.write("rows.jsonl", row("c").repeat(8));
+    let common = [
+        "prompt_learning.trainer.max_steps=2",
+        "prompt_learning.trainer.devices=1",
+    ];
+    let look = |more: &[&str]| dry_run(&sandbox, &[&common, more].concat());
+    assert!(lines(&look(&[]), &["resuming"]).is_empty());
+
+    // The same command without the dry run.
+    let mut words = vec![
+        "stages=[prompt_learning]",
+        "cluster_type=interactive",
+        TEMPLATE,
+    ];
+    words.extend([
+        "prompt_learning.model.language_model_path=model",
+        "prompt_learning.model.data.train_ds=[rows.jsonl]",
+        "prompt_learning.model.data.validation_ds=[]",
+        "prompt_learning.model.global_batch_size=8",
+        "prompt_learning.model.optim.sched.warmup_steps=1",
+        "prompt_learning.model.optim.sched.constant_steps=0",
+        "prompt_learning.trainer.accelerator=cpu",
+        "prompt_learning.trainer.precision=32",
+    ]);
+    words.extend(common);
+    sandbox.expect(&words, 0);
+
+    let same = [
+        "prompt_learning.trainer.accelerator=cpu",
+        "prompt_learning.trainer.precision=32",
+    ];
+    let ran = look(&same);
+    let line = lines(&ran, &["resuming"]);
+    assert!(line[0].contains("all of the 2 steps"), "{}", ran.stderr);
+    let ran = look(
+        &[
+            &same[..],
+            &[
+                "prompt_learning.model.optim.lr=0.5",
+                "prompt_learning.model.seed=7",
+            ],
+        ]
+        .concat(),
+    );
+    assert_eq!(ran.status, Some(2), "{}", ran.stderr);
+    for words in [
+        "BAD  resuming",
+        "`model.optim.lr`: ",
+        "there, 0.5 here",
+        "`model.seed`: 1234 there, 7 here",
+    ] {
+        assert!(
+            ran.stderr.contains(words),
+            "`{words}` is missing in\n{}",
+            ran.stderr
+        );
+    }
+    let ran = look(
+        &[
+            &same[..],
+            &[
+                "prompt_learning.model.seed=7",
+                "prompt_learning.exp_manager.resume_if_exists=False",
+            ],
+        ]
+        .concat(),
+    );
+    assert!(
+        lines(&ran, &["resuming"])[0].contains("starts over"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn the_quickstart_is_in_order_and_its_report_can_be_read_in_ten_seconds() {
     let sandbox = Sandbox::new();
     let ran = sandbox.expect(
