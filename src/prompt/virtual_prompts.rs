@@ -11,7 +11,7 @@ use super::{PromptEncoder, PromptTable};
 enum Trainable {
     Nothing,
     Encoder {
-        encoder: PromptEncoder,
+        encoder: Box<PromptEncoder>,
         /// Frozen word embeddings [T, H] of each new task's name.
         task_names: IndexMap<String, Tensor>,
     },
@@ -43,7 +43,7 @@ impl VirtualPrompts {
         Self {
             existing,
             trainable: Trainable::Encoder {
-                encoder,
+                encoder: Box::new(encoder),
                 task_names,
             },
         }

@@ -246,8 +246,8 @@ impl Start<'_> {
                 tracing::info!("`{task}` starts from the labels {}", labels.join(", "));
                 let ids = labels
                     .iter()
-                    .map(|label| Ok(tokenizer.encode(&self.as_answer(task, label))?))
-                    .collect::<Result<Vec<_>>>()?;
+                    .map(|label| tokenizer.encode(&self.as_answer(task, label)))
+                    .collect::<Result<Vec<_>, _>>()?;
                 if ids.iter().all(Vec::is_empty) {
                     return Ok(Err(vec![format!("the labels of `{task}` have no tokens")]));
                 }
