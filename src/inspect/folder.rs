@@ -10,6 +10,7 @@ use super::{FileEntry, Options, Report, Task, architecture, nemo, tokenizer, unk
 use crate::diag::{Diagnostic, Location};
 use crate::model::ModelConfig;
 use crate::tensors::TensorSource;
+use crate::tensors::nemo::NEMO_2_WAY_OUT;
 use crate::tensors::nemo_files::NemoFiles;
 use crate::tensors::safetensors::{INDEX_FILE, SINGLE_FILE, SafetensorsFile};
 
@@ -146,7 +147,10 @@ fn list(folder: &Path) -> Result<Vec<FileEntry>> {
 
 fn unknown_folder(path: &Path, files: &[FileEntry]) -> Diagnostic {
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
-    let diagnostic = unknown(path);
+    let mut diagnostic = unknown(path);
+    if NemoFiles::is_nemo_2(path) {
+        diagnostic = diagnostic.note(NEMO_2_WAY_OUT);
+    }
     if names.is_empty() {
         return diagnostic.note("the folder holds no files");
     }

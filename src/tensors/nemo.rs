@@ -13,6 +13,10 @@ use crate::sys::atomic_file;
 pub const CONFIG_MEMBER: &str = "model_config.yaml";
 /// Name of the weights inside the archive.
 pub const WEIGHTS_MEMBER: &str = "model_weights.ckpt";
+/// What to do with a checkpoint of NeMo 2.
+pub const NEMO_2_WAY_OUT: &str = "this is a checkpoint of NeMo 2: its weights (`weights/`, `torch_dist`) are read, its \
+    configuration (`context/model.yaml`) is not. `llm.export_ckpt(path, target=\"hf\")` of NeMo 2 makes a Hugging Face \
+    folder of it; or put a `model_config.yaml` with the keys of NeMo 1.x beside `context`";
 /// A gzip archive may grow to this many times its size, so that a small file cannot fill the memory.
 pub(super) const MAX_GZIP_GROWTH: u64 = 64;
 

@@ -45,6 +45,11 @@ impl NemoFiles {
             || (path.is_file() && path.extension().is_some_and(|end| end == "nemo"))
     }
 
+    /// Whether `path` is a checkpoint of NeMo 2, whose configuration is in a language of its own.
+    pub fn is_nemo_2(path: &Path) -> bool {
+        path.join("context/model.yaml").is_file()
+    }
+
     /// Lists the members of the archive or folder at `path`.
     ///
     /// # Errors

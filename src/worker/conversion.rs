@@ -19,7 +19,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ModelConfig;
 use crate::schema::{Conversion, OutputFormat, Precision};
 use crate::sys::atomic_file;
-use crate::tensors::nemo::{CONFIG_MEMBER, WEIGHTS_MEMBER};
+use crate::tensors::nemo::{CONFIG_MEMBER, NEMO_2_WAY_OUT, WEIGHTS_MEMBER};
 use crate::tensors::nemo_files::NemoFiles;
 use crate::tensors::nemo_writer::{self, Content, Member};
 use crate::tensors::safetensors;
@@ -81,6 +81,14 @@ pub(super) fn open(section: &Conversion) -> Result<(Source, Checkpoint)> {
             path.display()
         ))
         .note("expected a Hugging Face folder, a `.nemo`, or the checkpoints of a NeMo training")
+        .into());
+    }
+    if NemoFiles::is_nemo_2(path) && section.model.hparams_file.is_none() {
+        return Err(Diagnostic::configuration(format!(
+            "`model.checkpoint_folder` holds no model that is read here: {}",
+            path.display()
+        ))
+        .note(NEMO_2_WAY_OUT)
         .into());
     }
     let (text, checkpoint) = training_checkpoints::open(&section.model)?;

@@ -11,6 +11,7 @@ use crate::diag::Diagnostic;
 use crate::model::{LanguageModel, LoadOptions};
 use crate::quickstart;
 use crate::tensors::nemo::CONFIG_MEMBER;
+use crate::tensors::nemo::NEMO_2_WAY_OUT;
 use crate::tensors::nemo_files::NemoFiles;
 use crate::tokenize::Tokenizer;
 
@@ -206,6 +207,8 @@ pub(super) fn resolve(path: &Path) -> Result<Base> {
     }
     Err(if path.is_file() {
         refuse("is a file and no .nemo")
+    } else if NemoFiles::is_nemo_2(path) {
+        refuse("has neither config.json nor model_config.yaml").note(NEMO_2_WAY_OUT)
     } else {
         refuse("has neither config.json nor model_config.yaml")
     }

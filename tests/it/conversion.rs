@@ -389,6 +389,14 @@ fn a_distributed_checkpoint_that_is_damaged_or_of_another_format_is_refused_with
         }
     }
     let sandbox = Sandbox::new();
+    sandbox.write("two/context/model.yaml", "config: {}\n");
+    sandbox.write("two/weights/.metadata", "");
+    let ran = convert(&sandbox, &sandbox.path("two"), "out", "", 2);
+    assert!(ran.stderr.contains("llm.export_ckpt"), "{}", ran.stderr);
+    let two = sandbox.path("two");
+    let ran = sandbox.expect(&["inspect", two.to_str().unwrap()], 1);
+    assert!(ran.stderr.contains("llm.export_ckpt"), "{}", ran.stderr);
+
     sandbox.write("model/model_config.yaml", "hidden_size: 8\n");
     sandbox.write("model/model_weights/model.decoder.weight/.zarray", "");
     let ran = convert(&sandbox, &sandbox.path("model"), "out", "", 1);

@@ -106,9 +106,8 @@ impl<'a> Reader<'a> {
     }
 
     fn sizes(&self, value: Value) -> Option<Vec<usize>> {
-        let items = match self.pickle.object(value) {
-            Some(Object::Tuple(items) | Object::List(items)) => items,
-            _ => return None,
+        let Some(Object::Tuple(items) | Object::List(items)) = self.pickle.object(value) else {
+            return None;
         };
         if items.len() > MAX_DIMENSIONS {
             return None;
@@ -153,12 +152,9 @@ impl<'a> Reader<'a> {
         let shape = self
             .sizes(self.needed(about, Record::Tensor, "size")?)
             .ok_or_else(|| refuse("its shape cannot be read".to_owned()))?;
-        let list = match self
-            .pickle
-            .object(self.needed(about, Record::Tensor, "chunks")?)
-        {
-            Some(Object::List(list) | Object::Tuple(list)) => list,
-            _ => return Err(refuse("its chunks are no list".to_owned())),
+        let chunks = self.needed(about, Record::Tensor, "chunks")?;
+        let Some(Object::List(list) | Object::Tuple(list)) = self.pickle.object(chunks) else {
+            return Err(refuse("its chunks are no list".to_owned()));
         };
         let Some(rest) = left.checked_sub(list.len()) else {
             return Err(refuse(
