@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::attention_tile;
 use super::buffer::Buffer;
 use super::matmul::{Into, MatMut, MatRef, Right, Threads, matmul, matmul_prepared};
 use super::simd::{LANES, exp, max, sum2, vectorized};
@@ -109,7 +111,7 @@ impl<'a> ColumnsMut<'a> {
         reason = "the places of different calls are disjoint"
     )]
     // SAFETY: the caller must see to it that no two slices alive at a time overlap.
-    unsafe fn row(&self, row: usize, column: usize, width: usize) -> &mut [f32] {
+    pub(super) unsafe fn row(&self, row: usize, column: usize, width: usize) -> &mut [f32] {
         let start = row * self.stride + self.offset + column;
         assert!(start + width <= self.length, "a row lies beyond its matrix");
         // SAFETY: within the matrix by the assertion, and disjoint by the caller's promise.
@@ -146,7 +148,7 @@ impl Attention<'_> {
     }
 
     /// Adds the bias and says how many keys query `query` of row `row` sees.
-    fn place(&self, row: usize, query: usize) -> (usize, usize) {
+    pub(super) fn place(&self, row: usize, query: usize) -> (usize, usize) {
         let (queries, keys) = (self.query_rows.lengths()[row], self.key_ranges[row].len());
         // The position of this query among the keys. Without causality (cross attention) only a bias would use it.
         let position = (keys + query).saturating_sub(queries);
@@ -154,7 +156,7 @@ impl Attention<'_> {
         (position, visible)
     }
 
-    fn tasks(&self) -> Vec<(usize, usize)> {
+    pub(super) fn tasks(&self) -> Vec<(usize, usize)> {
         // Longest rows first, so that no thread is left with one at the end.
         let mut rows: Vec<usize> = (0..self.query_rows.count()).collect();
         rows.sort_by_key(|&row| {
@@ -310,6 +312,23 @@ pub(crate) fn forward(
     out: &ColumnsMut<'_>,
     lse: &ColumnsMut<'_>,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if attention_tile::is_worth_it(attention.query_rows.longest()) {
+        attention_tile::forward(attention, q, k, v, out, lse);
+        return;
+    }
+    forward_by_products(attention, q, k, v, out, lse);
+}
+
+/// [`forward`] by whole matrix products for a block of queries.
+pub(super) fn forward_by_products(
+    attention: &Attention<'_>,
+    q: Columns<'_>,
+    k: Columns<'_>,
+    v: Columns<'_>,
+    out: &ColumnsMut<'_>,
+    lse: &ColumnsMut<'_>,
+) {
     let size = attention.head_size;
     let group = attention.heads / attention.key_value_heads;
     attention
@@ -374,6 +393,22 @@ pub(crate) fn forward(
 
 /// Gradients of queries, keys and values from those of the output, `dout` [N, heads · size].
 pub(crate) fn vjp(
+    attention: &Attention<'_>,
+    (q, k, v): (Columns<'_>, Columns<'_>, Columns<'_>),
+    lse: &[f32],
+    dout: Columns<'_>,
+    (dq, dk, dv): (&ColumnsMut<'_>, &ColumnsMut<'_>, &ColumnsMut<'_>),
+) {
+    #[cfg(target_arch = "x86_64")]
+    if attention_tile::is_worth_it(attention.query_rows.longest()) {
+        attention_tile::vjp(attention, (q, k, v), lse, dout, (dq, dk, dv));
+        return;
+    }
+    vjp_by_products(attention, (q, k, v), lse, dout, (dq, dk, dv));
+}
+
+/// [`vjp`] by whole matrix products for a block of queries.
+pub(super) fn vjp_by_products(
     attention: &Attention<'_>,
     (q, k, v): (Columns<'_>, Columns<'_>, Columns<'_>),
     lse: &[f32],

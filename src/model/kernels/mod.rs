@@ -5,6 +5,8 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod attention_tile;
 pub(crate) mod brain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod brain_tile;

@@ -85,7 +85,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     /// 1.5 · 2^23: adding and subtracting it rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -94,12 +95,10 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let e = p * r * r + r + 1.0;
-    // `n` is a whole number in -126..=127, so the sum is a valid exponent.
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "a whole number in -126..=127"
-    )]
-    let scale = f32::from_bits((((n as i32) + 127) as u32) << 23);
+    // `n`, a whole number in -126..=127, stands in the lowest bits of `rounded`. (A cast from `n` would be checked and
+    // keep the loop from being vectorised.)
+    let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits());
+    let scale = f32::from_bits(exponent.wrapping_add(127) << 23);
     e * scale
 }
 
