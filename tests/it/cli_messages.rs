@@ -101,7 +101,7 @@ fn all_broken_rules_of_a_section_come_at_once() {
         &[
             "--dry-run",
             "prompt_learning.model.global_batch_size=12",
-            "prompt_learning.model.optim.name=sgd",
+            "prompt_learning.model.optim.name=lion",
             "prompt_learning.model.new_tasks=[other]",
             "+prompt_learning.model.optim.lrr=1",
         ],
@@ -109,7 +109,7 @@ fn all_broken_rules_of_a_section_come_at_once() {
     for part in [
         "4 problems in `prompt_learning`",
         "`prompt_learning.model.optim.lrr`: unknown key, did you mean `lr`?",
-        "`sgd` is not known",
+        "`lion` is not known",
         "12 is not a multiple of 64",
         "there is no template for task `other`",
     ] {

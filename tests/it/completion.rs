@@ -22,7 +22,10 @@ fn verbs_options_groups_options_of_groups_and_keys_are_offered() {
         ("./bin/ptune --dry", &["--dry-run "]),
         ("ptune --cfg=h", &["--cfg=hydra "]),
         ("ptune -cn qu", &["quickstart "]),
-        ("ptune prompt_learning=t", &["prompt_learning=t5/squad "]),
+        (
+            "ptune prompt_learning=t",
+            &["prompt_learning=t5/squad ", "prompt_learning=t5/xquad "],
+        ),
         ("ptune cluster", &["cluster.", "cluster=", "cluster_type="]),
         (
             "ptune cluster_type=b",
@@ -38,7 +41,10 @@ fn verbs_options_groups_options_of_groups_and_keys_are_offered() {
         ),
         (
             "ptune prompt_learning=t5/squad prompt_learning.model.optim.l",
-            &["prompt_learning.model.optim.lr="],
+            &[
+                "prompt_learning.model.optim.lr=",
+                "prompt_learning.model.optim.lr_relative_to_embeddings=",
+            ],
         ),
         ("ptune debug=", &["debug=false ", "debug=true "]),
         ("ptune config explain cluster.part", &["cluster.partition "]),
