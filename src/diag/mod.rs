@@ -138,6 +138,19 @@ impl Diagnostic {
         self
     }
 
+    /// Adds the first ten of `facts`, and how many more there are.
+    #[must_use]
+    pub fn first_notes<T: Into<String>>(mut self, facts: impl IntoIterator<Item = T>) -> Self {
+        const SHOWN: usize = 10;
+        let mut facts = facts.into_iter();
+        self.notes
+            .extend(facts.by_ref().take(SHOWN).map(Into::into));
+        match facts.count() {
+            0 => self,
+            more => self.note(format!("… and {more} more")),
+        }
+    }
+
     /// Adds advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -116,14 +116,7 @@ impl TaskTemplate {
             1 => Err(Diagnostic::configuration(problems.remove(0))),
             count => {
                 let title = format!("{count} problems in the task templates");
-                let mut diagnostic = Diagnostic::configuration(title);
-                diagnostic.notes.extend(problems.drain(..count.min(10)));
-                if !problems.is_empty() {
-                    diagnostic
-                        .notes
-                        .push(format!("… and {} more", problems.len()));
-                }
-                Err(diagnostic)
+                Err(Diagnostic::configuration(title).first_notes(problems))
             }
         }
     }

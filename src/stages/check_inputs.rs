@@ -71,17 +71,15 @@ fn not_there(missing: &[(String, PathBuf)]) -> Diagnostic {
             path.display()
         ));
     }
-    let mut diagnostic = Diagnostic::configuration(format!(
+    Diagnostic::configuration(format!(
         "{} files that the jobs read are not there",
         missing.len()
-    ));
-    for (key, path) in missing.iter().take(10) {
-        diagnostic = diagnostic.note(format!("`{key}`: {}", path.display()));
-    }
-    if missing.len() > 10 {
-        diagnostic = diagnostic.note(format!("… and {} more", missing.len() - 10));
-    }
-    diagnostic
+    ))
+    .first_notes(
+        missing
+            .iter()
+            .map(|(key, path)| format!("`{key}`: {}", path.display())),
+    )
 }
 
 pub(super) fn hints(missing: &[(String, PathBuf)], settings: &Settings) -> Vec<String> {

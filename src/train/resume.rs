@@ -15,8 +15,6 @@ use super::optimizer::Optimizer;
 use super::options::FitOptions;
 use crate::diag::{Diagnostic, Location};
 
-/// Differences told before "and so many more".
-const SHOWN: usize = 10;
 /// Longest value told in full.
 const LONGEST: usize = 120;
 
@@ -168,16 +166,10 @@ pub fn restore(
 }
 
 fn another_run(path: &Path, state: &TrainState, refused: Vec<String>) -> Diagnostic {
-    let count = refused.len();
-    let mut diagnostic =
-        Diagnostic::configuration("this results folder holds a checkpoint of another run")
-            .at(Location::file(path.display()))
-            .note(format!("it stands at step {}", state.global_step));
-    diagnostic.notes.extend(refused.into_iter().take(SHOWN));
-    if count > SHOWN {
-        diagnostic = diagnostic.note(format!("… and {} more", count - SHOWN));
-    }
-    diagnostic
+    Diagnostic::configuration("this results folder holds a checkpoint of another run")
+        .at(Location::file(path.display()))
+        .note(format!("it stands at step {}", state.global_step))
+        .first_notes(refused)
         .hint("give this run its own folder with `prompt_learning.run.results_dir=…`")
         .hint(format!(
             "to go on from that state there, add `prompt_learning.trainer.resume_from_checkpoint={}`",

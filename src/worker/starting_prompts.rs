@@ -355,16 +355,8 @@ fn unknown_task(task: &str, known: &IndexMap<String, Tensor>) -> String {
 }
 
 fn fail_with(title: &str, problems: &[String]) -> Result<(), Diagnostic> {
-    const SHOWN: usize = 10;
     if problems.is_empty() {
         return Ok(());
     }
-    let mut diagnostic = Diagnostic::configuration(title);
-    for problem in problems.iter().take(SHOWN) {
-        diagnostic = diagnostic.note(problem);
-    }
-    if problems.len() > SHOWN {
-        diagnostic = diagnostic.note(format!("… and {} more", problems.len() - SHOWN));
-    }
-    Err(diagnostic)
+    Err(Diagnostic::configuration(title).first_notes(problems))
 }

@@ -3,9 +3,6 @@
 use crate::config::{ResolvedConfig, together};
 use crate::diag::Diagnostic;
 
-/// Problems listed before the rest is only counted.
-const SHOWN: usize = 10;
-
 #[derive(Debug)]
 struct Problem {
     key: String,
@@ -150,15 +147,9 @@ impl Problems {
                 None => problem.diagnostic(),
             }),
             problems => {
-                let mut diagnostic =
-                    Diagnostic::configuration(format!("{} problems in {about}", problems.len()));
-                for problem in problems.iter().take(SHOWN) {
-                    diagnostic = diagnostic.note(problem.line());
-                }
-                if problems.len() > SHOWN {
-                    diagnostic = diagnostic.note(format!("… and {} more", problems.len() - SHOWN));
-                }
-                Err(diagnostic)
+                let title = format!("{} problems in {about}", problems.len());
+                Err(Diagnostic::configuration(title)
+                    .first_notes(problems.iter().map(Problem::line)))
             }
         }
     }
