@@ -16,6 +16,7 @@ use super::dataset::{Dataset, DatasetOptions, Example, SkipReason, SkipReport, S
 use super::jsonl::RowFile;
 use crate::prompt::template::TaskTemplate;
 use crate::sys::atomic_file;
+use crate::sys::hexadecimal;
 use crate::tokenize::Tokenizer;
 
 /// Version of the rules by which rows become ids, and of the layout of a file. To be raised with every change of either;
@@ -71,12 +72,7 @@ impl RowCache {
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         }
-        let name: String = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok(Some(Key(name)))
+        Ok(Some(Key(hexadecimal(&hash.finalize()))))
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -101,8 +97,9 @@ impl RowCache {
             return None;
         };
         // Used now, for `prune`.
-        if let Ok(file) = fs_err::OpenOptions::new().append(true).open(&path) {
-            let _ = file.file().set_modified(SystemTime::now());
+        let used = fs_err::OpenOptions::new().append(true).open(&path);
+        if let Err(error) = used.and_then(|file| file.file().set_modified(SystemTime::now())) {
+            tracing::debug!("the tokenised rows go before others do: {error}");
         }
         tracing::info!("tokenised rows from {}", path.display());
         Some(dataset)
@@ -147,8 +144,9 @@ impl RowCache {
                 break;
             }
             total -= length;
-            // Another rank may have removed it.
-            let _ = fs_err::remove_file(path);
+            if let Err(error) = fs_err::remove_file(path) {
+                tracing::debug!("another rank may have removed it: {error}");
+            }
         }
     }
 }
@@ -507,11 +505,7 @@ mod tests {
     fn where_the_rules_change_their_version_is_raised() {
         let case = Case::new();
         let bytes = encode(&case.load(), &case.rows()).unwrap();
-        let hash: String = bytes[bytes.len() - HASH..]
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = hexadecimal(&bytes[bytes.len() - HASH..][..8]);
         assert_eq!(
             (RULES, hash.as_str()),
             (1, "d78361e1b4619597"),

@@ -11,6 +11,7 @@ use super::nemo::PromptArchive;
 use crate::diag::Diagnostic;
 use crate::diag::suggest::did_you_mean;
 use crate::schema::TaskTemplateSection;
+use crate::sys::hexadecimal;
 
 /// One task of an archive, described.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -65,11 +66,7 @@ fn hash(values: &[f32]) -> String {
     for value in values {
         digest.update(value.to_le_bytes());
     }
-    digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hexadecimal(&digest.finalize())
 }
 
 /// The archive with task `from` under the name `to`.

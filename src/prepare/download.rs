@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::sys::hexadecimal;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
@@ -175,11 +176,7 @@ fn checksum(path: &Path) -> Result<String> {
         }
         hasher.update(&buffer[..count]);
     }
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hexadecimal(&hasher.finalize()))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The outside world in one place: files written whole, environment variables, signals, memory, time, random
-//! numbers.
+//! numbers; and hashes as text, which all layers write.
 
 pub mod atomic_file;
 pub mod clock;
 pub mod env_vars;
+mod hexadecimal;
 #[cfg(feature = "worker")]
 pub mod memory;
 pub mod process;
@@ -11,3 +12,5 @@ pub mod process;
 pub mod rng;
 pub mod shell_words;
 pub mod shutdown;
+
+pub use hexadecimal::hexadecimal;

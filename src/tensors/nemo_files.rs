@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::TensorError;
 use super::nemo::{CONFIG_MEMBER, MAX_GZIP_GROWTH, NemoError, plain_name};
 use super::torch::{self, TorchFile};
+use crate::sys::hexadecimal;
 
 /// Folders in folders that are looked into: NeMo's archives have one level, distributed checkpoints three.
 const MAX_DEPTH: usize = 4;
@@ -167,8 +168,7 @@ impl NemoFiles {
             }
             (Place::Mapped(_), None) => return Err(self.malformed("it is not mapped")),
         }
-        let bytes = digest.finalize();
-        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hexadecimal(&digest.finalize()))
     }
 
     /// Whether there is a member of this name.

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::frozen_model::FrozenModel;
 use crate::data::dataset::Dataset;
 use crate::schema::{Precision, PromptLearning, VirtualPromptStyle};
+use crate::sys::hexadecimal;
 use crate::train::RunSettings;
 
 /// Word embeddings looked at to tell one frozen model from another.
@@ -193,7 +194,7 @@ fn rows(dataset: &Dataset) -> String {
     format!(
         "{} with hash {}",
         dataset.examples.len(),
-        hexadecimal(&hash.finalize())
+        short(&hash.finalize())
     )
 }
 
@@ -212,16 +213,13 @@ fn probe(frozen: &FrozenModel) -> Result<String> {
         "{} numbers, {} words, hash {}",
         frozen.model.parameter_count(),
         size,
-        hexadecimal(&Sha256::digest(bytes))
+        short(&Sha256::digest(bytes))
     ))
 }
 
-/// The first half of a hash is enough to tell two of a handful apart.
-fn hexadecimal(hash: &[u8]) -> String {
-    hash.iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+/// The beginning of a hash is enough to tell two of a handful apart.
+fn short(hash: &[u8]) -> String {
+    hexadecimal(&hash[..8])
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::model::Layout;
 use crate::schema::ConversionModel;
 use crate::sys::atomic_file;
+use crate::sys::hexadecimal;
 use crate::tensors::distributed::DistributedCheckpoint;
 use crate::tensors::nemo::{CONFIG_MEMBER, WEIGHTS_MEMBER};
 use crate::tensors::nemo_files::NemoFiles;
@@ -288,10 +289,7 @@ fn write_class(folder: &Path, layout: Layout) -> Result<()> {
 fn artifact<'a>(path: &Path) -> Result<(String, Member<'a>)> {
     let bytes = fs_err::read(path)?;
     let digest = Sha256::digest(&bytes);
-    let id: String = digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let id = hexadecimal(&digest[..16]);
     let file = path
         .file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
