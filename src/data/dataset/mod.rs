@@ -95,14 +95,8 @@ impl Dataset {
         options: &DatasetOptions,
         deadline: Option<Instant>,
     ) -> Result<Self> {
-        let special = check(templates, tokenizer, options)?;
+        let encoder = checked(templates, tokenizer, options)?;
         let files: Vec<RowFile> = paths.iter().map(|path| RowFile::read(path)).collect();
-        let encoder = RowEncoder {
-            templates,
-            tokenizer,
-            options,
-            special,
-        };
         Self::encode(&encoder, &files, deadline)
     }
 
@@ -118,21 +112,15 @@ impl Dataset {
         options: &DatasetOptions,
         cache: &RowCache,
     ) -> Result<Self> {
-        let special = check(templates, tokenizer, options)?;
+        let encoder = checked(templates, tokenizer, options)?;
         let files: Vec<RowFile> = paths.iter().map(|path| RowFile::read(path)).collect();
         let Some(key) = cache.key(&files, templates, tokenizer, options)? else {
-            return Self::load(paths, templates, tokenizer, options);
+            return Self::encode(&encoder, &files, None);
         };
         if let Some(dataset) = cache.find(&key, paths) {
             return Ok(dataset);
         }
         let started = Instant::now();
-        let encoder = RowEncoder {
-            templates,
-            tokenizer,
-            options,
-            special,
-        };
         let dataset = Self::encode(&encoder, &files, None)?;
         cache.put(&key, paths, &dataset, started.elapsed());
         Ok(dataset)
@@ -181,14 +169,19 @@ impl Dataset {
     }
 }
 
-/// Everything that can be wrong before a row is read. Returns the ids that stand around texts.
-fn check(
-    templates: &[TaskTemplate],
-    tokenizer: &Tokenizer,
-    options: &DatasetOptions,
-) -> Result<SpecialIds> {
+/// What makes rows to ids, once everything is checked that can be wrong before a row is read.
+fn checked<'a>(
+    templates: &'a [TaskTemplate],
+    tokenizer: &'a Tokenizer,
+    options: &'a DatasetOptions,
+) -> Result<RowEncoder<'a>> {
     check_templates(templates, options)?;
-    SpecialIds::find(options, tokenizer)
+    Ok(RowEncoder {
+        templates,
+        tokenizer,
+        options,
+        special: SpecialIds::find(options, tokenizer)?,
+    })
 }
 
 /// What the options ask of a template beyond its own checks.
