@@ -19,11 +19,7 @@ pub fn random(
 ) -> Result<Tensor> {
     let std = (2.0 / (virtual_tokens + hidden_size) as f64).sqrt();
     let numbers = rng.normals(virtual_tokens * hidden_size, std);
-    Ok(Tensor::from_vec(
-        numbers,
-        (virtual_tokens, hidden_size),
-        device,
-    )?)
+    rows_of(numbers, (virtual_tokens, hidden_size), device)
 }
 
 /// Normal numbers of mean 0 and variance 1, as a fresh `torch.nn.Embedding` has: PEFT's RANDOM. [V, H]
@@ -34,11 +30,7 @@ pub fn normal(
     device: &Device,
 ) -> Result<Tensor> {
     let numbers = rng.normals(virtual_tokens * hidden_size, 1.0);
-    Ok(Tensor::from_vec(
-        numbers,
-        (virtual_tokens, hidden_size),
-        device,
-    )?)
+    rows_of(numbers, (virtual_tokens, hidden_size), device)
 }
 
 /// Uniform numbers in ±0.5: Lester et al.'s random start. [V, H]
@@ -49,11 +41,12 @@ pub fn uniform(
     device: &Device,
 ) -> Result<Tensor> {
     let numbers = rng.uniforms(virtual_tokens * hidden_size, 0.5);
-    Ok(Tensor::from_vec(
-        numbers,
-        (virtual_tokens, hidden_size),
-        device,
-    )?)
+    rows_of(numbers, (virtual_tokens, hidden_size), device)
+}
+
+/// Numbers, row after row, as [V, H].
+fn rows_of(numbers: Vec<f32>, shape: (usize, usize), device: &Device) -> Result<Tensor> {
+    Ok(Tensor::from_vec(numbers, shape, device)?)
 }
 
 /// The word embeddings of `ids`, repeated or cut to V rows: NeMo's `text`. [V, H]

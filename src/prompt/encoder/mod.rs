@@ -19,12 +19,10 @@ pub use self::config::EncoderConfig;
 use self::dropout::Dropout;
 use self::linear_stack::{Activation, FirstValues, LinearStack};
 use self::lstm::BidirectionalLstm;
+use super::init;
 use crate::diag::Diagnostic;
 use crate::schema::PromptEncoderType;
 use crate::sys::rng::SeededRng;
-
-/// Differences of a trained encoder that are told.
-const SHOWN: usize = 10;
 
 /// The trainable network of p-tuning.
 #[derive(Debug)]
@@ -54,16 +52,11 @@ impl PromptEncoder {
         }
         let (virtual_tokens, width) = (config.total_virtual_tokens, config.input_width());
         let kind = config.encoder_type;
-        let std = match kind {
-            // Glorot and Bengio (2010), as generation B starts what has no head.
-            PromptEncoderType::Embedding => (2.0 / (virtual_tokens + width) as f64).sqrt(),
-            _ => 1.0,
-        };
-        let embedding = Tensor::from_vec(
-            rng.normals(virtual_tokens * width, std),
-            (virtual_tokens, width),
-            device,
-        )?; // [V, H]
+        let embedding = match kind {
+            // As generation B starts what has no head.
+            PromptEncoderType::Embedding => init::random(virtual_tokens, width, rng, device)?,
+            _ => init::normal(virtual_tokens, width, rng, device)?,
+        }; // [V, H]
         let inner = config.encoder_hidden;
         let lstm = match kind {
             PromptEncoderType::Lstm => Some((width, inner)),
@@ -200,13 +193,11 @@ impl PromptEncoder {
             }
         }
         if !problems.is_empty() {
-            let diagnostic = Diagnostic::configuration(
+            return Err(Diagnostic::configuration(
                 "the trained prompt encoder is another network than `p_tuning` describes",
-            );
-            let shown = problems.iter().take(SHOWN).cloned();
-            let more = problems.len().saturating_sub(SHOWN);
-            let rest = (more > 0).then(|| format!("… and {more} more"));
-            return Err(shown.chain(rest).fold(diagnostic, Diagnostic::note).into());
+            )
+            .first_notes(problems)
+            .into());
         }
         for (name, var) in parameters {
             let tensor = trained[&name].to_dtype(var.dtype())?;
