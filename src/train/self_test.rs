@@ -65,7 +65,9 @@ pub fn gradient_reaches_every_virtual_token(
         }
     }
     if !wild.is_empty() && loss_scale <= 1.0 {
-        let place = place_of_trouble(context, prompts, &examples)?;
+        let place = place_of_trouble(context, prompts, &examples)?.unwrap_or_else(|| {
+            "all layers give finite numbers: they stop being so in the backward pass".to_owned()
+        });
         return Err(Diagnostic::job(
             "the gradient of the virtual tokens is not finite before the first step",
         )
@@ -119,15 +121,11 @@ fn place_of_trouble(
     context: &LossContext<'_>,
     prompts: &VirtualPrompts,
     examples: &[&Example],
-) -> Result<String> {
+) -> Result<Option<String>> {
+    let embeddings = |task: &str| -> Result<Tensor> { Ok(prompts.embeddings(task)?.detach()) };
     let batch = context.collate(examples.iter().copied());
-    let place = context.first_not_finite(&batch, &|task| prompts.embeddings(task))?;
-    Ok(match place {
-        Some(place) => format!("the first numbers that are not finite come from {place}"),
-        None => {
-            "all layers give finite numbers: they stop being so in the backward pass".to_owned()
-        }
-    })
+    let place = context.first_not_finite(&batch, &embeddings)?;
+    Ok(place.map(|place| format!("the first numbers that are not finite come from {place}")))
 }
 
 /// Why a step's loss or gradient is not finite: the micro-batch and the layer.
@@ -142,19 +140,14 @@ pub(super) fn explain(
             .iter()
             .map(|index| &parts.train.examples[*index])
             .collect();
-        let batch = parts.context.collate(examples.iter().copied());
-        let embeddings =
-            |task: &str| -> Result<Tensor> { Ok(parts.prompts.embeddings(task)?.detach()) };
-        let Some(place) = parts.context.first_not_finite(&batch, &embeddings)? else {
+        let Some(place) = place_of_trouble(&parts.context, parts.prompts, &examples)? else {
             continue;
         };
         let (first, last) = (
             examples.first().context("a batch without rows")?,
             examples.last().context("a batch without rows")?,
         );
-        notes.push(format!(
-            "the first numbers that are not finite come from {place}"
-        ));
+        notes.push(place);
         notes.push(format!(
             "in a micro-batch of {} rows, from {}:{} to {}:{}",
             examples.len(),

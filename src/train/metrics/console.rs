@@ -76,7 +76,7 @@ impl MetricSink for Console {
                 metrics.loss_scale.unwrap_or(1.0)
             );
         }
-        let tokens_per_second = metrics.tokens as f64 / metrics.step_seconds.max(1e-9);
+        let tokens_per_second = metrics.tokens_per_second();
         if let Some(bar) = &self.bar {
             bar.set_position(metrics.step);
             bar.set_message(format!(

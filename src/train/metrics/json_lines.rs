@@ -72,10 +72,6 @@ impl MetricSink for JsonLines {
             .sync_data()
             .with_context(|| format!("writing {}", self.path.display()))
     }
-
-    fn finish(&mut self) -> Result<()> {
-        self.persist()
-    }
 }
 
 #[cfg(test)]

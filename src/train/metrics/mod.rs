@@ -40,6 +40,13 @@ pub struct StepMetrics {
     pub skipped: bool,
 }
 
+impl StepMetrics {
+    /// Tokens through the frozen model in a second of the step.
+    pub fn tokens_per_second(&self) -> f64 {
+        self.tokens as f64 / self.step_seconds.max(1e-9)
+    }
+}
+
 /// One pass over the validation data.
 #[derive(Clone, Debug, Serialize)]
 pub struct ValidationMetrics {
@@ -68,5 +75,7 @@ pub trait MetricSink {
         Ok(())
     }
     /// At the end of the run.
-    fn finish(&mut self) -> Result<()>;
+    fn finish(&mut self) -> Result<()> {
+        self.persist()
+    }
 }

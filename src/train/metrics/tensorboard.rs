@@ -56,17 +56,19 @@ impl TensorBoard {
             }
         };
         let mut sink = Self { path, file };
-        sink.write(&Event::new(now, 0).text(FILE_VERSION, "brain.Event:2"))?;
+        let version = Event::new(now, 0).text(FILE_VERSION, "brain.Event:2");
+        sink.write(&record(&version.bytes))?;
         if steps_done > 0 {
-            let first = steps_done + 1;
-            sink.write(&Event::new(now, first).message(SESSION_LOG, &START_OF_SESSION))?;
+            let start = Event::new(now, steps_done + 1).message(SESSION_LOG, &START_OF_SESSION);
+            sink.write(&record(&start.bytes))?;
         }
         Ok(sink)
     }
 
-    fn write(&mut self, event: &Event) -> Result<()> {
+    /// One write, so that a reader seldom sees half a record.
+    fn write(&mut self, records: &[u8]) -> Result<()> {
         self.file
-            .write_all(&record(&event.bytes))
+            .write_all(records)
             .with_context(|| format!("writing {}", self.path.display()))
     }
 
@@ -80,10 +82,7 @@ impl TensorBoard {
         for (tag, value) in scalars {
             records.extend(record(&Event::new(now, step).scalar(tag, value).bytes));
         }
-        // One write, so that a reader seldom sees half a record.
-        self.file
-            .write_all(&records)
-            .with_context(|| format!("writing {}", self.path.display()))
+        self.write(&records)
     }
 }
 
@@ -92,7 +91,6 @@ impl MetricSink for TensorBoard {
         if !log {
             return Ok(());
         }
-        let tokens_per_second = metrics.tokens as f64 / metrics.step_seconds.max(1e-9);
         let mut scalars = vec![
             ("reduced_train_loss", metrics.loss),
             ("lr", metrics.lr),
@@ -101,7 +99,7 @@ impl MetricSink for TensorBoard {
             ("epoch", metrics.epoch as f64),
             ("grad_norm", metrics.grad_norm),
             ("train_step_timing in s", metrics.step_seconds),
-            ("tokens_per_second", tokens_per_second),
+            ("tokens_per_second", metrics.tokens_per_second()),
         ];
         scalars.extend(metrics.loss_scale.map(|scale| ("loss_scale", scale)));
         self.scalars(metrics.step, scalars)
@@ -121,10 +119,6 @@ impl MetricSink for TensorBoard {
         self.file
             .sync_data()
             .with_context(|| format!("writing {}", self.path.display()))
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        self.persist()
     }
 }
 
