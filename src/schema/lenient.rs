@@ -30,16 +30,10 @@ where
     D: Deserializer<'de>,
     T: serde::de::DeserializeOwned,
 {
-    let items = match Value::deserialize(deserializer)? {
-        Value::Null => vec![],
-        Value::Sequence(items) => items,
-        one => vec![one],
-    };
-    items
+    Ok(list_with_gaps(deserializer)?
         .into_iter()
-        .filter(|item| !item.is_null())
-        .map(|item| serde_yaml::from_value(item).map_err(D::Error::custom))
-        .collect()
+        .flatten()
+        .collect())
 }
 
 /// Null means the default, as a key that is left out does.

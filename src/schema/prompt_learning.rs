@@ -267,6 +267,11 @@ impl PromptLearningModel {
 }
 
 impl PromptLearning {
+    /// Whether there is anything to validate on.
+    pub fn validates(&self) -> bool {
+        !self.model.data.validation_ds.is_empty() && !self.trainer.limit_val_batches.is_none()
+    }
+
     /// Folder of logs, checkpoints and metrics.
     pub fn log_dir(&self) -> PathBuf {
         self.exp_manager

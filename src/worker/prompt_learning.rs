@@ -78,13 +78,10 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         Ok(dataset)
     };
     let train = load(&model_section.data.train_ds, "training")?;
-    let validation = if model_section.data.validation_ds.is_empty()
-        || section.trainer.limit_val_batches.is_none()
-    {
-        None
-    } else {
-        Some(load(&model_section.data.validation_ds, "validation")?)
-    };
+    let validation = section
+        .validates()
+        .then(|| load(&model_section.data.validation_ds, "validation"))
+        .transpose()?;
     let mut read = vec![("training", &train)];
     read.extend(validation.as_ref().map(|dataset| ("validation", dataset)));
     report::left_out(&log_dir, &read)?;
@@ -131,16 +128,6 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
     )?;
     let settings = run_settings::collect(section, &train, validation.as_ref(), &frozen)?;
     let state = restore(&options, &checkpoints, &mut optimizer, &settings)?;
-    let exp_manager = &section.exp_manager;
-    if state.global_step == 0
-        && exp_manager.resume_if_exists
-        && !exp_manager.resume_ignore_no_checkpoint
-    {
-        return Err(Diagnostic::job("there is no checkpoint to go on from")
-            .at(Location::file(checkpoints.last().display()))
-            .hint("prompt_learning.exp_manager.resume_ignore_no_checkpoint=True")
-            .into());
-    }
     tracing::info!(
         "training {} for {}: {trainable} numbers, {} rows, {} steps of {} rows",
         model_section.new_tasks.join(", "),

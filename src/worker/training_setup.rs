@@ -7,7 +7,7 @@ use crate::data::dataset::Dataset;
 use crate::diag::Diagnostic;
 use crate::prompt::init;
 use crate::schema::{
-    Amount, ClipAlgorithm, Epsilon, OptimSection, OptimizerName, PolicyName, Precision,
+    Amount, ClipAlgorithm, Epsilon, Monitored, OptimSection, OptimizerName, PolicyName, Precision,
     PromptLearning, TimeLimit, canonical_metric,
 };
 use crate::sys::env_vars;
@@ -178,7 +178,7 @@ pub(super) fn fit_options(
             hysteresis: model.hysteresis,
         }),
         early_stopping: early_stopping(section, validation.is_some())?,
-        monitor: monitor(&params.monitor)?,
+        monitor: monitor(measured_value(&params.monitor)?),
         checkpoints: exp_manager.create_checkpoint_callback,
         save_best_model: params.save_best_model && exp_manager.create_checkpoint_callback,
         // A job that Slurm starts again must not begin anew, or it would never end.
@@ -221,12 +221,15 @@ fn canonical(name: &str) -> String {
     canonical_metric(name).map_or_else(|_| name.to_owned(), |known| known.name.to_owned())
 }
 
-fn monitor(name: &str) -> Result<Monitor> {
-    let known = canonical_metric(name).map_err(Diagnostic::configuration)?;
-    Ok(Monitor {
+fn measured_value(name: &str) -> Result<Monitored, Diagnostic> {
+    canonical_metric(name).map_err(Diagnostic::configuration)
+}
+
+fn monitor(known: Monitored) -> Monitor {
+    Monitor {
         name: known.name.to_owned(),
         higher_is_better: known.higher_is_better,
-    })
+    }
 }
 
 fn early_stopping(section: &PromptLearning, validates: bool) -> Result<Option<EarlyStopping>> {
@@ -235,7 +238,7 @@ fn early_stopping(section: &PromptLearning, validates: bool) -> Result<Option<Ea
     if !exp_manager.create_early_stopping_callback {
         return Ok(None);
     }
-    let known = canonical_metric(&early.monitor).map_err(Diagnostic::configuration)?;
+    let known = measured_value(&early.monitor)?;
     if known.of_validation && !validates {
         let title = format!(
             "early stopping watches `{}`, and there are no validation rows",
@@ -251,7 +254,7 @@ fn early_stopping(section: &PromptLearning, validates: bool) -> Result<Option<Ea
         return Ok(None);
     }
     Ok(Some(EarlyStopping {
-        monitor: monitor(&early.monitor)?,
+        monitor: monitor(known),
         patience: early.patience as u64,
         min_delta: early.min_delta.abs(),
         verbose: early.verbose,
@@ -319,8 +322,7 @@ pub(super) fn warn_of_unused(section: &PromptLearning) {
         );
     }
     let params = &exp_manager.checkpoint_callback_params;
-    let trained_only =
-        section.model.data.validation_ds.is_empty() || section.trainer.limit_val_batches.is_none();
+    let trained_only = !section.validates();
     let unused = [
         (
             "exp_manager.summary_writer_kwargs",
