@@ -13,6 +13,7 @@ use ptune::sys::rng::SeededRng;
 
 use crate::sandbox::Sandbox;
 use crate::tiny_models::tiny_gpt2;
+use crate::worker_train::config;
 
 const STEPS: usize = 30;
 const RESULTS: &str = "run/results";
@@ -54,44 +55,23 @@ fn write_inputs(sandbox: &Sandbox) {
             format!("{{\"taskname\":\"squad\",\"context\":\"row {row}\",\"question\":\"kind\",\"answer\":\"{answer}\"}}\n")
         })
         .collect();
+    // States saved at validations and between, accumulation, more than one pass over shuffled rows. The path of the model
+    // is relative, since the archive, which two sandboxes must have alike, tells it.
+    let steps = format!("trainer.max_steps={STEPS}");
+    let changes = [
+        &steps,
+        "trainer.val_check_interval=3",
+        "exp_manager.checkpoint_callback_params={save_top_k: 2, every_n_train_steps: 4}",
+        "model.global_batch_size=7",
+        "model.micro_batch_size=1",
+    ];
+    config(sandbox, Path::new("gpt2"), "run", &changes);
     sandbox.write("train.jsonl", rows);
-    // States saved at validations and between, accumulation, more than one pass over shuffled rows.
-    sandbox.write(
-        "config.yaml",
-        format!(
-            "
-run: {{name: squad_tiny, task_name: squad, results_dir: run}}
-trainer: {{devices: 1, num_nodes: 1, accelerator: cpu, precision: 32, max_epochs: -1, max_steps: {STEPS},
-           log_every_n_steps: 1, val_check_interval: 3, gradient_clip_val: 1.0}}
-exp_manager: {{resume_if_exists: true, checkpoint_callback_params: {{save_top_k: 2, every_n_train_steps: 4}}}}
-model:
-  seed: 1234
-  nemo_path: run/results/prompt.nemo
-  virtual_prompt_style: p-tuning
-  language_model_path: gpt2
-  global_batch_size: 7
-  micro_batch_size: 1
-  new_tasks: [squad]
-  task_templates:
-  - taskname: squad
-    prompt_template: '<|VIRTUAL_PROMPT_0|>{{context}} <|VIRTUAL_PROMPT_1|> {{question}} {{answer}}'
-    total_virtual_tokens: 5
-    virtual_token_splits: [3, 2]
-    truncate_field: context
-    answer_only_loss: true
-    answer_field: answer
-  p_tuning: {{encoder_type: tpmlp, encoder_hidden: 32, init_std: 0.1}}
-  data: {{train_ds: [train.jsonl], validation_ds: [train.jsonl], add_eos: true}}
-  optim: {{name: fused_adam, lr: 0.02, weight_decay: 0.01, betas: [0.9, 0.98],
-           sched: {{name: CosineAnnealing, warmup_steps: 2, constant_steps: 0, min_lr: 0.0}}}}
-"
-        ),
-    );
 }
 
 fn start(sandbox: &Sandbox) -> Child {
     sandbox
-        .command(&["worker", "prompt_learning", "--config", "config.yaml"])
+        .command(&["worker", "prompt_learning", "--config", "run.yaml"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::from(

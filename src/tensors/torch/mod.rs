@@ -4,15 +4,18 @@
 //! The layout is that of PyTorch 1.6 and later (`torch/serialization.py`); `torch.load(weights_only=True)` reads what
 //! [`write`] makes.
 
+mod globals;
 pub mod pickle;
 mod reader;
+mod view;
 mod writer;
 
 use candle_core::Tensor;
 use indexmap::IndexMap;
 
+pub(super) use reader::map;
 pub use reader::{TorchFile, read, read_file};
-pub(super) use reader::{candle_dtype, map};
+pub(super) use view::candle_dtype;
 pub(crate) use writer::little_endian_bytes;
 pub use writer::{write, write_tensors};
 
