@@ -298,7 +298,8 @@ fn bcprun_gets_every_argument_as_it_was_meant_and_each_stage_its_own_size() {
     let job = words(
         &sandbox,
         "bcp",
-        "printf '%s %s [%s]\\n' \"$2\" \"$RANK\" \"$ODD\" >> seen; [ \"$2\" = prompt_learning ] || exit 5",
+        // Bash writes a text of two lines in two pieces, and four tasks write at a time: to a file each.
+        "printf '%s %s [%s]\\n' \"$2\" \"$RANK\" \"$ODD\" > \"seen.$2.$RANK\"; [ \"$2\" = prompt_learning ] || exit 5",
         &[
             BOTH,
             &base,
@@ -325,13 +326,13 @@ fn bcprun_gets_every_argument_as_it_was_meant_and_each_stage_its_own_size() {
         .find_map(|word| word.strip_prefix("ODD="))
         .expect("the variable");
     assert_eq!(odd, "a  b'c\"d $HOME `id`\n e");
-    let seen = sandbox.read("seen");
-    for line in [
-        format!("prompt_learning 0 [{odd}]\n"),
-        format!("prompt_learning 3 [{odd}]\n"),
-        format!("evaluation 0 [{odd}]\n"),
+    for (stage, rank) in [
+        ("prompt_learning", 0),
+        ("prompt_learning", 3),
+        ("evaluation", 0),
     ] {
-        assert!(seen.contains(&line), "{seen}");
+        let seen = sandbox.read(&format!("seen.{stage}.{rank}"));
+        assert_eq!(seen, format!("{stage} {rank} [{odd}]\n"));
     }
     for call in &calls {
         let at = call.iter().position(|word| *word == "--env").unwrap();
