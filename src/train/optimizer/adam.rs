@@ -3,6 +3,8 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
+use super::in_place::{self, Moment, Update};
+
 /// Keys of `model.optim`.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamConfig {
@@ -16,6 +18,44 @@ pub struct AdamConfig {
 }
 
 impl AdamConfig {
+    /// [`Self::decoupled`] with the gradient times `scale`, changing value and moments where they lie; says whether
+    /// it could (f32 on the CPU) and otherwise changes nothing.
+    pub(super) fn decoupled_in_place(
+        &self,
+        value: &Tensor,
+        (gradient, scale): (&Tensor, f64),
+        moments: &[Tensor],
+        update: u64,
+        learning_rate: f64,
+    ) -> Result<bool> {
+        let [first, second] = moments else {
+            return Ok(false);
+        };
+        if !in_place::fits(&[value, gradient, first, second]) {
+            return Ok(false);
+        }
+        let (beta1, beta2) = self.betas;
+        let exponent = i32::try_from(update).unwrap_or(i32::MAX);
+        for (moment, beta, squared) in [(first, beta1, false), (second, beta2, true)] {
+            let op = Moment {
+                kept: beta as f32,
+                added: (1.0 - beta) as f32,
+                scale: scale as f32,
+                squared,
+            };
+            moment.inplace_op2(gradient, &op)?;
+        }
+        let op = Update {
+            kept: (1.0 - learning_rate * self.weight_decay) as f32,
+            rate: learning_rate as f32,
+            first: (1.0 / (1.0 - beta1.powi(exponent))) as f32,
+            second: (1.0 / (1.0 - beta2.powi(exponent))) as f32,
+            eps: self.eps as f32,
+        };
+        value.inplace_op3(first, second, &op)?;
+        Ok(true)
+    }
+
     /// AdamW: the weights shrink by themselves.
     pub(super) fn decoupled(
         &self,
