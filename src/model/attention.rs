@@ -11,6 +11,7 @@ use candle_core::{
 };
 
 use super::frozen::FrozenLinear;
+use super::intermediate::{Form, Intermediate, Operand, Product};
 use super::kernels::attention::{self as kernel, Attention, Columns, ColumnsMut, DistanceBias};
 use super::kernels::buffer::Buffer;
 use super::kernels::matmul::Into;
@@ -383,36 +384,49 @@ struct SelfAttentionOp {
 
 struct SelfAttentionSaved {
     /// [N, Q + 2K], queries and keys turned by their positions.
-    projected: Buffer,
+    projected: Intermediate,
     /// [N, heads]
     lse: Buffer,
 }
 
 impl SelfAttentionOp {
-    fn columns<'a>(&self, projected: &'a [f32]) -> (Columns<'a>, Columns<'a>, Columns<'a>) {
+    /// The form of what lies between the products.
+    fn form(&self) -> Form {
+        let block = &self.block;
+        let even = block.layout.head_size.is_multiple_of(2);
+        match (block.query_key_value.form(), block.output.form()) {
+            (Form::Pairs, Form::Pairs) if even => Form::Pairs,
+            _ => Form::Numbers,
+        }
+    }
+
+    /// Numbers of a row of the projection.
+    fn stride(&self) -> usize {
+        self.block.layout.query_width() + 2 * self.block.layout.key_width()
+    }
+
+    /// Where queries, keys and values begin in it.
+    fn offsets(&self) -> [usize; 3] {
         let (queries, keys) = (
             self.block.layout.query_width(),
             self.block.layout.key_width(),
         );
-        let columns = |offset| Columns {
-            data: projected,
-            stride: queries + 2 * keys,
-            offset,
-        };
-        (columns(0), columns(queries), columns(queries + keys))
+        [0, queries, queries + keys]
+    }
+
+    fn columns<'a>(&self, projected: &'a Intermediate) -> (Columns<'a>, Columns<'a>, Columns<'a>) {
+        let [q, k, v] = self
+            .offsets()
+            .map(|offset| projected.columns(self.stride(), offset));
+        (q, k, v)
     }
 
     /// Turns the queries and keys of a projection, or of its gradient, by their positions.
-    fn turn(&self, projected: &mut [f32], back: bool) {
+    fn turn(&self, projected: &mut Intermediate, back: bool) {
         let layout = &self.block.layout;
         if let Some(rotation) = &self.positions.rotation {
-            rotation.apply(
-                projected,
-                layout.query_width() + 2 * layout.key_width(),
-                layout.heads + layout.key_value_heads,
-                layout.head_size,
-                back,
-            );
+            let heads = layout.heads + layout.key_value_heads;
+            projected.turn(rotation, self.stride(), (heads, layout.head_size), back);
         }
     }
 
@@ -420,37 +434,33 @@ impl SelfAttentionOp {
     fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<SelfAttentionSaved> {
         let block = &self.block;
         let count = self.rows.total();
-        let width = block.query_key_value.inputs();
-        let mut projected = Buffer::dirty(count * block.query_key_value.outputs());
+        let form = self.form();
+        let mut projected = Intermediate::dirty(form, count * self.stride());
         {
-            let mut normed = Buffer::dirty(count * width);
-            block
-                .norm
-                .with_weights(|norm| norm_kernel::forward(x, norm, &mut normed))?;
-            block
-                .query_key_value
-                .apply(&normed, &mut projected, Into::Overwrite)?;
+            let normed = Intermediate::normed(form, &block.norm, x)?;
+            let product = projected.product();
+            block.query_key_value.multiply(normed.operand(), product)?;
         }
         self.turn(&mut projected, false);
         let queries = block.layout.query_width();
-        let mut attended = Buffer::dirty(count * queries);
+        let mut attended = Intermediate::dirty(form, count * queries);
         let mut lse = Buffer::dirty(count * block.layout.heads);
-        let (q, k, v) = self.columns(&projected);
-        kernel::forward(
+        let [out] = attended.columns_mut(queries, [0]);
+        kernel::forward_in(
+            form,
             &kernel_of(
                 &block.layout,
                 &self.rows,
                 self.rows.ranges(),
                 self.positions.bias.as_ref(),
             ),
-            q,
-            k,
-            v,
-            &ColumnsMut::new(&mut attended, queries, 0),
+            self.columns(&projected),
+            &out,
             &ColumnsMut::new(&mut lse, block.layout.heads, 0),
         );
         if let Some(y) = y {
-            block.output.apply(&attended, y, Into::Add)?;
+            let y = Product::Numbers(y, Into::Add);
+            block.output.multiply(attended.operand(), y)?;
         }
         Ok(SelfAttentionSaved { projected, lse })
     }
@@ -458,15 +468,16 @@ impl SelfAttentionOp {
     fn gradient(&self, x: &[f32], dy: &[f32], saved: SelfAttentionSaved) -> Result<Vec<f32>> {
         let block = &self.block;
         let count = self.rows.total();
-        let (queries, keys) = (block.layout.query_width(), block.layout.key_width());
-        let mut dattended = Buffer::dirty(count * queries);
+        let form = saved.projected.form;
+        let queries = block.layout.query_width();
+        let mut dattended = Intermediate::dirty(form, count * queries);
         block
             .output
-            .apply_vjp(dy, &mut dattended, Into::Overwrite)?;
-        let stride = queries + 2 * keys;
-        let mut dprojected = Buffer::dirty(count * stride);
-        let [dq, dk, dv] = ColumnsMut::split(&mut dprojected, stride, [0, queries, queries + keys]);
-        kernel::vjp(
+            .multiply_back(Operand::Numbers(dy), dattended.product())?;
+        let mut dprojected = Intermediate::dirty(form, count * self.stride());
+        let [dq, dk, dv] = dprojected.columns_mut(self.stride(), self.offsets());
+        kernel::vjp_in(
+            form,
             &kernel_of(
                 &block.layout,
                 &self.rows,
@@ -475,19 +486,17 @@ impl SelfAttentionOp {
             ),
             self.columns(&saved.projected),
             &saved.lse,
-            Columns {
-                data: &dattended,
-                stride: queries,
-                offset: 0,
-            },
+            dattended.columns(queries, 0),
             (&dq, &dk, &dv),
         );
         drop((saved, dattended));
         self.turn(&mut dprojected, true);
         let mut dnormed = Buffer::dirty(x.len());
-        block
-            .query_key_value
-            .apply_vjp(&dprojected, &mut dnormed, Into::Overwrite)?;
+        block.query_key_value.multiply_back(
+            dprojected.operand(),
+            Product::Numbers(&mut dnormed, Into::Overwrite),
+        )?;
+        drop(dprojected);
         let mut dx = start(dy, block.residual);
         block
             .norm

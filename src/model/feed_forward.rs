@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::attention::{start, store, take};
 use super::frozen::FrozenLinear;
+use super::intermediate::{Form, Intermediate, Operand, Product};
 use super::kernels::activation as kernel;
 pub use super::kernels::activation::Activation;
 use super::kernels::buffer::Buffer;
@@ -82,42 +83,71 @@ struct FeedForwardOp {
     block: FeedForward,
     keep: bool,
     /// [N, F] or [N, 2F]
-    saved: Mutex<Option<Buffer>>,
+    saved: Mutex<Option<Intermediate>>,
 }
 
 impl FeedForwardOp {
+    /// The form of what lies between the products.
+    fn form(&self) -> Form {
+        match (self.block.up.form(), self.block.down.form()) {
+            (Form::Pairs, Form::Pairs) => Form::Pairs,
+            _ => Form::Numbers,
+        }
+    }
+
     /// Adds the sub-layer's result to `y` (where asked for) and gives what the backward needs.
-    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Buffer> {
+    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Intermediate> {
         let block = &self.block;
         let count = x.len() / block.up.inputs();
-        let mut u = Buffer::dirty(count * block.up.outputs());
+        let form = self.form();
+        let mut u = Intermediate::dirty(form, count * block.up.outputs());
         {
-            let mut normed = Buffer::dirty(x.len());
-            block
-                .norm
-                .with_weights(|norm| norm_kernel::forward(x, norm, &mut normed))?;
-            block.up.apply(&normed, &mut u, Into::Overwrite)?;
+            let normed = Intermediate::normed(form, &block.norm, x)?;
+            block.up.multiply(normed.operand(), u.product())?;
         }
         if let Some(y) = y {
             let width = block.down.inputs();
-            let mut hidden = Buffer::dirty(count * width);
-            kernel::forward(block.activation, block.gated, width, &u, &mut hidden);
-            block.down.apply(&hidden, y, Into::Add)?;
+            let mut hidden = Intermediate::dirty(form, count * width);
+            let forward = match form {
+                Form::Numbers => kernel::forward,
+                Form::Pairs => kernel::forward_pairs,
+            };
+            forward(
+                block.activation,
+                block.gated,
+                width,
+                &u.words,
+                &mut hidden.words,
+            );
+            let y = Product::Numbers(y, Into::Add);
+            block.down.multiply(hidden.operand(), y)?;
         }
         Ok(u)
     }
 
-    fn gradient(&self, x: &[f32], dy: &[f32], mut u: Buffer) -> Result<Vec<f32>> {
+    fn gradient(&self, x: &[f32], dy: &[f32], mut u: Intermediate) -> Result<Vec<f32>> {
         let block = &self.block;
         let count = x.len() / block.up.inputs();
         let width = block.down.inputs();
         {
-            let mut dhidden = Buffer::dirty(count * width);
-            block.down.apply_vjp(dy, &mut dhidden, Into::Overwrite)?;
-            kernel::vjp_in_place(block.activation, block.gated, width, &dhidden, &mut u);
+            let mut dhidden = Intermediate::dirty(u.form, count * width);
+            let dy = Operand::Numbers(dy);
+            block.down.multiply_back(dy, dhidden.product())?;
+            let vjp_in_place = match u.form {
+                Form::Numbers => kernel::vjp_in_place,
+                Form::Pairs => kernel::vjp_pairs_in_place,
+            };
+            vjp_in_place(
+                block.activation,
+                block.gated,
+                width,
+                &dhidden.words,
+                &mut u.words,
+            );
         }
         let mut dnormed = Buffer::dirty(x.len());
-        block.up.apply_vjp(&u, &mut dnormed, Into::Overwrite)?;
+        let dx = Product::Numbers(&mut dnormed, Into::Overwrite);
+        block.up.multiply_back(u.operand(), dx)?;
         drop(u);
         let mut dx = start(dy, block.residual);
         block

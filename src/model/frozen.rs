@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
 
-use super::kernels::brain::BrainMatrix;
+use super::intermediate::{Form, Operand, Product};
+use super::kernels::brain::{BrainMatrix, Left, Out};
 use super::kernels::matmul::{Into, MatMut, MatRef, Threads, matmul};
+use super::kernels::pairs::are_supported;
 use super::matrix::FrozenMatrix;
 use super::ops::{contiguous_f32, with_f32};
 
@@ -139,53 +141,112 @@ impl FrozenLinear {
         }
     }
 
+    /// In which form a sub-layer hands numbers to and from this layer on the CPU.
+    pub(crate) fn form(&self) -> Form {
+        let even = self.inputs.is_multiple_of(2) && self.outputs.is_multiple_of(2);
+        match &self.weight {
+            Weight::Packed(_) if even && self.inputs > 0 && are_supported() => Form::Pairs,
+            _ => Form::Numbers,
+        }
+    }
+
     /// On the CPU: `y = x · Wᵀ + b`, or added to `y`.
     pub(crate) fn apply(&self, x: &[f32], y: &mut [f32], into: Into) -> Result<()> {
+        self.multiply(Operand::Numbers(x), Product::Numbers(y, into))
+    }
+
+    /// [`Self::apply`] of operands in pairs too, where [`Self::form`] says so.
+    pub(crate) fn multiply(&self, x: Operand<'_>, y: Product<'_>) -> Result<()> {
         let (inputs, outputs) = (self.inputs, self.outputs);
-        let count = y.len() / outputs;
-        let mut into = into;
-        if let Some(bias) = &self.bias {
-            with_f32(bias, |bias| {
-                for y in y.chunks_exact_mut(outputs) {
-                    if into == Into::Add {
-                        super::kernels::attention::add(y, bias);
-                    } else {
-                        y.copy_from_slice(bias);
-                    }
-                }
-            })?;
-            into = Into::Add;
-        }
-        let x = MatRef::packed(x, count, inputs);
-        let y = MatMut::packed(y, count, outputs);
         match &self.weight {
             Weight::Packed(weight) => {
-                weight.product(y, into, x, Threads::All);
-                Ok(())
+                let (left, out) = operands(x, y, inputs, outputs);
+                let product = |bias: Option<&[f32]>| weight.product(out, left, bias, Threads::All);
+                match &self.bias {
+                    Some(bias) => with_f32(bias, |bias| product(Some(bias))),
+                    None => {
+                        product(None);
+                        Ok(())
+                    }
+                }
             }
-            Weight::Plain(weight, layout) => weight.with_f32(|weight| {
-                let weight = in_out(weight, inputs, outputs, *layout);
-                matmul(y, into, 1.0, x, weight, Threads::All);
-            }),
+            Weight::Plain(weight, layout) => {
+                let (x, y, into) = numbers_of(x, y)?;
+                let count = y.len() / outputs;
+                let mut y = MatMut::packed(y, count, outputs);
+                let into = match &self.bias {
+                    Some(bias) => with_f32(bias, |bias| y.begin_with(Some(bias), into))?,
+                    None => into,
+                };
+                weight.with_f32(|weight| {
+                    let weight = in_out(weight, inputs, outputs, *layout);
+                    let x = MatRef::packed(x, count, inputs);
+                    matmul(y, into, 1.0, x, weight, Threads::All);
+                })
+            }
         }
     }
 
     /// On the CPU: `dx = dy · W`, or added to `dx`.
     pub(crate) fn apply_vjp(&self, dy: &[f32], dx: &mut [f32], into: Into) -> Result<()> {
+        self.multiply_back(Operand::Numbers(dy), Product::Numbers(dx, into))
+    }
+
+    /// [`Self::apply_vjp`] of operands in pairs too, where [`Self::form`] says so.
+    pub(crate) fn multiply_back(&self, dy: Operand<'_>, dx: Product<'_>) -> Result<()> {
         let (inputs, outputs) = (self.inputs, self.outputs);
-        let count = dx.len() / inputs;
-        let dy = MatRef::packed(dy, count, outputs);
-        let dx = MatMut::packed(dx, count, inputs);
         match &self.weight {
             Weight::Packed(weight) => {
-                weight.transposed_product(dx, into, dy, Threads::All);
+                let (left, out) = operands(dy, dx, outputs, inputs);
+                weight.transposed_product(out, left, Threads::All);
                 Ok(())
             }
-            Weight::Plain(weight, layout) => weight.with_f32(|weight| {
-                let weight = in_out(weight, inputs, outputs, *layout).transposed();
-                matmul(dx, into, 1.0, dy, weight, Threads::All);
-            }),
+            Weight::Plain(weight, layout) => {
+                let (dy, dx, into) = numbers_of(dy, dx)?;
+                let count = dx.len() / inputs;
+                let dy = MatRef::packed(dy, count, outputs);
+                let dx = MatMut::packed(dx, count, inputs);
+                weight.with_f32(|weight| {
+                    let weight = in_out(weight, inputs, outputs, *layout).transposed();
+                    matmul(dx, into, 1.0, dy, weight, Threads::All);
+                })
+            }
         }
+    }
+}
+
+/// Operands of a product of matrices with `terms` and `cols` columns.
+fn operands<'a, 'b>(
+    left: Operand<'a>,
+    out: Product<'b>,
+    terms: usize,
+    cols: usize,
+) -> (Left<'a>, Out<'b>) {
+    let (count, out) = match out {
+        Product::Numbers(out, into) => {
+            let count = out.len() / cols;
+            (count, Out::Numbers(MatMut::packed(out, count, cols), into))
+        }
+        Product::Pairs(out) => {
+            let count = 2 * out.len() / cols;
+            (count, Out::Pairs(MatMut::packed(out, count, cols / 2)))
+        }
+    };
+    let left = match left {
+        Operand::Numbers(left) => Left::Numbers(MatRef::packed(left, count, terms)),
+        Operand::Pairs(left) => Left::Pairs(MatRef::packed(left, count, terms / 2)),
+    };
+    (left, out)
+}
+
+/// Operands of a product with a weight that takes none in pairs.
+fn numbers_of<'a, 'b>(
+    left: Operand<'a>,
+    out: Product<'b>,
+) -> Result<(&'a [f32], &'b mut [f32], Into)> {
+    match (left, out) {
+        (Operand::Numbers(left), Product::Numbers(out, into)) => Ok((left, out, into)),
+        _ => candle_core::bail!("operands in bf16 for a weight that is not packed"),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod feed_forward;
 pub mod frozen;
 pub mod gpt;
 pub mod head;
+mod intermediate;
 mod kernels;
 mod kv_cache;
 pub mod matrix;

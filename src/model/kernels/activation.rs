@@ -1,6 +1,7 @@
 //! Activations of the feed-forward layers, plain and gated, forward and vector-Jacobian product in one pass each.
 
 use super::for_each_rows;
+use super::pairs::{join, split};
 use super::simd::{LANES, erf, exp, sigmoid, vectorized};
 
 /// The non-linearity of a feed-forward layer.
@@ -89,6 +90,38 @@ pub(crate) fn vjp_in_place(
             &dy[start..start + u.len() / factor],
             u,
         );
+    });
+}
+
+/// [`forward`] of [pairs](super::pairs): `out` is [N, F / 2], `u` is [N, F / 2] or [N, F], and `width` F in numbers.
+pub(crate) fn forward_pairs(
+    activation: Activation,
+    gated: bool,
+    width: usize,
+    u: &[f32],
+    out: &mut [f32],
+) {
+    let (words, factor) = (width / 2, if gated { 2 } else { 1 });
+    for_each_rows(out, words, |first, out| {
+        let start = first * words * factor;
+        let u = &u[start..start + out.len() * factor];
+        forward_rows_of_pairs(activation, gated, words, u, out);
+    });
+}
+
+/// [`vjp_in_place`] of [pairs](super::pairs): `dy` is [N, F / 2].
+pub(crate) fn vjp_pairs_in_place(
+    activation: Activation,
+    gated: bool,
+    width: usize,
+    dy: &[f32],
+    u: &mut [f32],
+) {
+    let (words, factor) = (width / 2, if gated { 2 } else { 1 });
+    for_each_rows(u, words * factor, |first, u| {
+        let start = first * words;
+        let dy = &dy[start..start + u.len() / factor];
+        vjp_rows_of_pairs(activation, gated, words, dy, u);
     });
 }
 
@@ -183,8 +216,79 @@ vectorized! {
     }
 }
 
+vectorized! {
+    /// Rows of `width` words, or twice that where gated.
+    pub(crate) fn forward_rows_of_pairs(activation: Activation, gated: bool, width: usize, u: &[f32], out: &mut [f32]) {
+        by_activation!(activation, |fixed| {
+            if gated {
+                for (u, out) in u.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+                    let (gate, value) = u.split_at(width);
+                    for ((out, &gate), &value) in out.iter_mut().zip(gate).zip(value) {
+                        let (gate, value) = (split(gate), split(value));
+                        *out = join(evaluate(fixed, gate.0).0 * value.0, evaluate(fixed, gate.1).0 * value.1);
+                    }
+                }
+            } else {
+                for (&u, out) in u.iter().zip(out) {
+                    let u = split(u);
+                    *out = join(evaluate(fixed, u.0).0, evaluate(fixed, u.1).0);
+                }
+            }
+        });
+    }
+}
+
+/// [`gated_vjp`] of words.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "must be part of the vectorised loop")]
+fn gated_vjp_of_pairs<const COUNT: usize>(
+    activation: Activation,
+    gate: &[f32; COUNT],
+    value: &[f32; COUNT],
+    dy: &[f32; COUNT],
+) -> ([f32; COUNT], [f32; COUNT]) {
+    let low = |words: &[f32; COUNT]| words.map(|word| split(word).0);
+    let high = |words: &[f32; COUNT]| words.map(|word| split(word).1);
+    let (dgate_low, dvalue_low) = gated_vjp(activation, &low(gate), &low(value), &low(dy));
+    let (dgate_high, dvalue_high) = gated_vjp(activation, &high(gate), &high(value), &high(dy));
+    let (mut dgate, mut dvalue) = ([0.0; COUNT], [0.0; COUNT]);
+    for i in 0..COUNT {
+        dgate[i] = join(dgate_low[i], dgate_high[i]);
+        dvalue[i] = join(dvalue_low[i], dvalue_high[i]);
+    }
+    (dgate, dvalue)
+}
+
+vectorized! {
+    /// Rows of `width` words, or twice that where gated.
+    pub(crate) fn vjp_rows_of_pairs(activation: Activation, gated: bool, width: usize, dy: &[f32], u: &mut [f32]) {
+        by_activation!(activation, |fixed| {
+            if gated {
+                for (u, dy) in u.chunks_exact_mut(2 * width).zip(dy.chunks_exact(width)) {
+                    let (gate, value) = u.split_at_mut(width);
+                    let (gates, last_gates) = gate.as_chunks_mut::<LANES>();
+                    let (values, last_values) = value.as_chunks_mut::<LANES>();
+                    let (dys, last_dys) = dy.as_chunks::<LANES>();
+                    for ((gate, value), dy) in gates.iter_mut().zip(values).zip(dys) {
+                        (*gate, *value) = gated_vjp_of_pairs(fixed, gate, value, dy);
+                    }
+                    for ((gate, value), &dy) in last_gates.iter_mut().zip(last_values).zip(last_dys) {
+                        ([*gate], [*value]) = gated_vjp_of_pairs(fixed, &[*gate], &[*value], &[dy]);
+                    }
+                }
+            } else {
+                for (u, &dy) in u.iter_mut().zip(dy) {
+                    let ((low, high), dy) = (split(*u), split(dy));
+                    *u = join(dy.0 * evaluate(fixed, low).1, dy.1 * evaluate(fixed, high).1);
+                }
+            }
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::pairs::{round_all, widen_all};
     use super::*;
 
     const ALL: [Activation; 5] = [
@@ -274,5 +378,41 @@ mod tests {
             du.map(f32::to_bits),
             [3.0_f32, 0.0, 1.0, 0.0].map(f32::to_bits)
         );
+    }
+
+    #[test]
+    fn values_and_gradients_of_pairs_are_those_of_their_numbers_rounded() {
+        let width = 2 * (2 * LANES + 5);
+        let draw = |count: usize, factor: f32| {
+            let numbers: Vec<f32> = (0..count)
+                .map(|i| (i as f32 * factor).sin() * 3.0)
+                .collect();
+            let mut words = vec![0.0; count / 2];
+            round_all(&numbers, &mut words);
+            (wide(&words), words)
+        };
+        fn wide(words: &[f32]) -> Vec<f32> {
+            let mut numbers = vec![0.0; 2 * words.len()];
+            widen_all(words, &mut numbers);
+            numbers
+        }
+        let close = |found: &[f32], expected: &[f32]| {
+            let mut pairs = found.iter().zip(expected);
+            pairs.all(|(found, expected)| (found - expected).abs() <= expected.abs() / 256.0)
+        };
+        for activation in ALL {
+            for gated in [false, true] {
+                let factor = if gated { 2 } else { 1 };
+                let (mut u, mut u_words) = draw(2 * width * factor, 0.37);
+                let (dy, dy_words) = draw(2 * width, 0.61);
+                let (mut out, mut words) = (vec![0.0; 2 * width], vec![0.0; width]);
+                forward(activation, gated, width, &u, &mut out);
+                forward_pairs(activation, gated, width, &u_words, &mut words);
+                assert!(close(&wide(&words), &out), "{activation:?}");
+                vjp_in_place(activation, gated, width, &dy, &mut u);
+                vjp_pairs_in_place(activation, gated, width, &dy_words, &mut u_words);
+                assert!(close(&wide(&u_words), &u), "{activation:?}");
+            }
+        }
     }
 }

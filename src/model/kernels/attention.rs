@@ -9,11 +9,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::attention_tile;
 use super::buffer::Buffer;
 use super::matmul::{Into, MatMut, MatRef, Right, Threads, matmul, matmul_prepared};
+use super::pairs::Form;
 use super::simd::{LANES, exp, max, sum2, vectorized};
+#[cfg(target_arch = "x86_64")]
+use super::{attention_brain, attention_tile};
 use crate::model::rows::Rows;
 
 /// Queries of a block: a multiple of the matrix product's 12 rows; scores of a block and 512 keys are 200 kB.
@@ -320,6 +321,23 @@ pub(crate) fn forward(
     forward_by_products(attention, q, k, v, out, lse);
 }
 
+/// [`forward`] of either form; columns are counted in words of it, and `lse` is in f32 in both.
+pub(crate) fn forward_in(
+    form: Form,
+    attention: &Attention<'_>,
+    (q, k, v): (Columns<'_>, Columns<'_>, Columns<'_>),
+    out: &ColumnsMut<'_>,
+    lse: &ColumnsMut<'_>,
+) {
+    match form {
+        Form::Numbers => forward(attention, q, k, v, out, lse),
+        #[cfg(target_arch = "x86_64")]
+        Form::Pairs => attention_brain::forward(attention, (q, k, v), out, lse),
+        #[cfg(not(target_arch = "x86_64"))]
+        Form::Pairs => unreachable!("pairs on a processor without products of them"),
+    }
+}
+
 /// [`forward`] by whole matrix products for a block of queries.
 pub(super) fn forward_by_products(
     attention: &Attention<'_>,
@@ -405,6 +423,24 @@ pub(crate) fn vjp(
         return;
     }
     vjp_by_products(attention, (q, k, v), lse, dout, (dq, dk, dv));
+}
+
+/// [`vjp`] of either form, as [`forward_in`].
+pub(crate) fn vjp_in(
+    form: Form,
+    attention: &Attention<'_>,
+    operands: (Columns<'_>, Columns<'_>, Columns<'_>),
+    lse: &[f32],
+    dout: Columns<'_>,
+    gradients: (&ColumnsMut<'_>, &ColumnsMut<'_>, &ColumnsMut<'_>),
+) {
+    match form {
+        Form::Numbers => vjp(attention, operands, lse, dout, gradients),
+        #[cfg(target_arch = "x86_64")]
+        Form::Pairs => attention_brain::vjp(attention, operands, lse, dout, gradients),
+        #[cfg(not(target_arch = "x86_64"))]
+        Form::Pairs => unreachable!("pairs on a processor without products of them"),
+    }
 }
 
 /// [`vjp`] by whole matrix products for a block of queries.

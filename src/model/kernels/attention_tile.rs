@@ -23,14 +23,14 @@ use super::simd::{Level, level};
 use super::turn;
 
 /// Queries of a strip, keys of a tile that is taken by columns: rows of a tile.
-const ROWS: usize = 12;
+pub(super) const ROWS: usize = 12;
 /// Columns of a tile: two registers.
-const COLS: usize = 32;
+pub(super) const COLS: usize = 32;
 /// Strips of a block of queries, whose probabilities and their gradients the backward keeps: 8 strips of 512 keys are
 /// 200 kB each.
-const STRIPS: usize = 8;
+pub(super) const STRIPS: usize = 8;
 /// Rows that are asked for before they are copied.
-const AHEAD: usize = 16;
+pub(super) const AHEAD: usize = 16;
 /// Below this many queries a row is not worth turning its keys.
 const FEWEST_QUERIES: usize = 8;
 
@@ -40,48 +40,55 @@ pub(crate) fn is_worth_it(queries: usize) -> bool {
 }
 
 /// One row and key-value head of a batch.
-struct Task<'a> {
-    attention: &'a Attention<'a>,
-    row: usize,
-    kv_head: usize,
-    queries: Range<usize>,
-    keys: Range<usize>,
+pub(super) struct Task<'a> {
+    pub(super) attention: &'a Attention<'a>,
+    pub(super) row: usize,
+    pub(super) kv_head: usize,
+    pub(super) queries: Range<usize>,
+    pub(super) keys: Range<usize>,
+    /// Columns of a head: numbers, or words of two.
+    pub(super) size: usize,
 }
 
 impl<'a> Task<'a> {
-    fn new(attention: &'a Attention<'a>, row: usize, kv_head: usize) -> Self {
+    pub(super) fn new(
+        attention: &'a Attention<'a>,
+        (row, kv_head): (usize, usize),
+        size: usize,
+    ) -> Self {
         Self {
             attention,
             row,
             kv_head,
             queries: attention.query_rows.range(row),
             keys: attention.key_ranges[row].clone(),
+            size,
         }
     }
 
-    fn heads(&self) -> Range<usize> {
+    pub(super) fn heads(&self) -> Range<usize> {
         let group = self.attention.heads / self.attention.key_value_heads;
         self.kv_head * group..(self.kv_head + 1) * group
     }
 
     /// Numbers of a head, filled up to whole registers.
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.attention.head_size.next_multiple_of(turn::SIDE)
     }
 
     /// Distance of scores' rows: an odd number of cache lines, so that twelve rows lie in twelve places of the cache.
-    fn stride(&self) -> usize {
+    pub(super) fn stride(&self) -> usize {
         self.keys.len().next_multiple_of(COLS) + turn::SIDE
     }
 
     /// Keys that the queries before `end` see.
-    fn seen(&self, end: usize) -> usize {
+    pub(super) fn seen(&self, end: usize) -> usize {
         self.attention.place(self.row, end - 1).1
     }
 
     /// Keys or values of this head by columns: for each 32 of them [head size, 32], zeros beyond the last.
-    fn turned(&self, from: Columns<'_>) -> Buffer {
-        let size = self.attention.head_size;
+    pub(super) fn turned(&self, from: Columns<'_>) -> Buffer {
+        let size = self.size;
         let mut panels = Buffer::dirty(self.keys.len().next_multiple_of(COLS) * size);
         let column = from.offset + self.kv_head * size;
         for (panel, target) in panels.chunks_exact_mut(COLS * size).enumerate() {
@@ -129,6 +136,7 @@ impl<'a> Task<'a> {
     fn strip(&self, rows: &[f32], panels: &[f32], seen: usize, result: &mut [f32]) {
         let size = self.attention.head_size;
         tiles(
+            &NUMBERS,
             Left::Rows(rows, self.width()),
             Right {
                 numbers: panels,
@@ -156,7 +164,7 @@ pub(crate) fn forward(
         .tasks()
         .into_par_iter()
         .for_each(|(row, kv_head)| {
-            let task = Task::new(attention, row, kv_head);
+            let task = Task::new(attention, (row, kv_head), size);
             let (width, stride) = (task.width(), task.stride());
             let k = task.turned(k);
             let v = task.gathered(v, task.keys.clone(), kv_head, 1.0);
@@ -180,6 +188,7 @@ pub(crate) fn forward(
                         scores[visible..seen].fill(0.0);
                     }
                     tiles(
+                        &NUMBERS,
                         Left::Rows(&scores, stride),
                         Right::matrix(&v, width),
                         seen,
@@ -220,7 +229,7 @@ pub(crate) fn vjp(
         .tasks()
         .into_par_iter()
         .for_each(|(row, kv_head)| {
-            let task = Task::new(attention, row, kv_head);
+            let task = Task::new(attention, (row, kv_head), size);
             let (width, stride) = (task.width(), task.stride());
             let (k_turned, v_turned) = (task.turned(k), task.turned(v));
             let k = task.gathered(k, task.keys.clone(), kv_head, 1.0);
@@ -270,6 +279,7 @@ pub(crate) fn vjp(
                             dscores[visible..cleared].fill(0.0);
                         }
                         tiles(
+                            &NUMBERS,
                             Left::Rows(dscores, stride),
                             Right::matrix(&k, width),
                             seen,
@@ -292,6 +302,7 @@ pub(crate) fn vjp(
                             (&mut k_gradient, &dscores, &q),
                         ] {
                             tiles(
+                                &NUMBERS,
                                 Left::Columns(&left[first..], stride),
                                 Right::matrix(right, width),
                                 count,
@@ -317,7 +328,7 @@ pub(crate) fn vjp(
 }
 
 /// Asks for numbers that are needed soon.
-fn prefetch(numbers: &[f32], start: usize, count: usize) {
+pub(super) fn prefetch(numbers: &[f32], start: usize, count: usize) {
     for place in (start..start + count).step_by(turn::SIDE) {
         if let Some(number) = numbers.get(place) {
             #[expect(unsafe_code, reason = "a hint to the processor")]
@@ -331,7 +342,7 @@ fn prefetch(numbers: &[f32], start: usize, count: usize) {
 
 /// The left operand of twelve rows: numbers and the distance of what is `stride` apart.
 #[derive(Clone, Copy)]
-enum Left<'a> {
+pub(super) enum Left<'a> {
     /// Row after row.
     Rows(&'a [f32], usize),
     /// Term after term, the twelve numbers of each side by side.
@@ -340,14 +351,14 @@ enum Left<'a> {
 
 /// The right operand: terms `stride` apart, tiles of 32 columns `tile` apart.
 #[derive(Clone, Copy)]
-struct Right<'a> {
-    numbers: &'a [f32],
-    stride: usize,
-    tile: usize,
+pub(super) struct Right<'a> {
+    pub(super) numbers: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) tile: usize,
 }
 
 impl<'a> Right<'a> {
-    fn matrix(numbers: &'a [f32], stride: usize) -> Self {
+    pub(super) fn matrix(numbers: &'a [f32], stride: usize) -> Self {
         Self {
             numbers,
             stride,
@@ -356,8 +367,16 @@ impl<'a> Right<'a> {
     }
 }
 
-/// `result[12, columns] = left · right` over `depth` terms, or added to it; columns in whole registers.
-fn tiles(
+/// Tiles of 12 rows for one kind of terms: over numbers of terms and of what is added up, see [`tiles`].
+type Tile = unsafe fn(usize, (*const f32, usize), (*const f32, usize), (*mut f32, usize), bool);
+
+/// Tiles of two registers, then of one, each with the left operand by rows, then by columns.
+pub(super) type Tiles = [[Tile; 2]; 2];
+
+/// `result[12, columns] = left · right` over `depth` terms, or added to it; columns in whole registers. The processor
+/// must have what the tiles need.
+pub(super) fn tiles(
+    kernels: &Tiles,
     left: Left<'_>,
     right: Right<'_>,
     depth: usize,
@@ -387,78 +406,86 @@ fn tiles(
         let start = number * right.tile;
         let width = if wide { COLS } else { turn::SIDE };
         assert!(start + (depth - 1) * right.stride + width <= right.numbers.len());
+        let kernel = kernels[usize::from(!wide)][usize::from(by_columns)];
         #[expect(unsafe_code, reason = "AVX-512 code over pointers")]
-        // SAFETY: callers have found AVX-512; by the assertions all terms of the operands and the tile lie in their slices.
+        // SAFETY: callers have found the instructions; by the assertions all terms of the operands and the tile lie in
+        // their slices.
         unsafe {
-            let a = numbers.as_ptr();
-            let b = right.numbers.as_ptr().add(start);
-            let c = result.as_mut_ptr().add(first);
-            let kernel = match (wide, by_columns) {
-                (true, false) => tile::<2, false>,
-                (true, true) => tile::<2, true>,
-                (false, false) => tile::<1, false>,
-                (false, true) => tile::<1, true>,
-            };
             kernel(
                 depth,
-                (a, left_stride),
-                (b, right.stride),
-                (c, result_stride),
+                (numbers.as_ptr(), left_stride),
+                (right.numbers.as_ptr().add(start), right.stride),
+                (result.as_mut_ptr().add(first), result_stride),
                 add,
             );
         }
     }
 }
 
-/// One tile of 12 rows and `VECTORS` registers; the left operand by columns or by rows.
-#[target_feature(enable = "avx512f")]
-#[expect(unsafe_code, reason = "AVX-512 code over pointers")]
-// SAFETY: the operands must hold `depth` terms at their strides, and `c` 12 rows.
-unsafe fn tile<const VECTORS: usize, const BY_COLUMNS: bool>(
-    depth: usize,
-    (a, a_stride): (*const f32, usize),
-    (b, b_stride): (*const f32, usize),
-    (c, c_stride): (*mut f32, usize),
-    add: bool,
-) {
-    // SAFETY: all offsets are within what the caller promised.
-    unsafe {
-        let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-        let (mut a, mut b) = (a, b);
-        // Every third row has a pointer; those between are reached from it by one register.
-        let third = 3 * a_stride;
-        for _ in 0..depth {
-            let mut right = [_mm512_setzero_ps(); VECTORS];
-            for (vector, right) in right.iter_mut().enumerate() {
-                *right = _mm512_loadu_ps(b.add(16 * vector));
-            }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let place = if BY_COLUMNS {
-                    a.add(row)
-                } else {
-                    a.add(row / 3 * third).add(row % 3 * a_stride)
-                };
-                let x = _mm512_set1_ps(*place);
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum = _mm512_fmadd_ps(x, right, *sum);
+/// Defines the tile of 12 rows and `VECTORS` registers whose terms are multiplied and added up by one instruction; the
+/// left operand by columns or by rows.
+macro_rules! define_tile {
+    ($features:literal, |$x:ident, $right:ident, $sum:ident| $step:expr) => {
+        #[target_feature(enable = $features)]
+        #[expect(unsafe_code, reason = "AVX-512 code over pointers")]
+        // SAFETY: the operands must hold `depth` terms at their strides, and `c` 12 rows.
+        unsafe fn tile<const VECTORS: usize, const BY_COLUMNS: bool>(
+            depth: usize,
+            (a, a_stride): (*const f32, usize),
+            (b, b_stride): (*const f32, usize),
+            (c, c_stride): (*mut f32, usize),
+            add: bool,
+        ) {
+            // SAFETY: all offsets are within what the caller promised.
+            unsafe {
+                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+                let (mut a, mut b) = (a, b);
+                // Every third row has a pointer; those between are reached from it by one register.
+                let third = 3 * a_stride;
+                for _ in 0..depth {
+                    let mut right = [_mm512_setzero_ps(); VECTORS];
+                    for (vector, right) in right.iter_mut().enumerate() {
+                        *right = _mm512_loadu_ps(b.add(16 * vector));
+                    }
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let place = if BY_COLUMNS {
+                            a.add(row)
+                        } else {
+                            a.add(row / 3 * third).add(row % 3 * a_stride)
+                        };
+                        let $x = _mm512_set1_ps(*place);
+                        for (sum, $right) in sums.iter_mut().zip(right) {
+                            let $sum = *sum;
+                            *sum = $step;
+                        }
+                    }
+                    a = a.add(if BY_COLUMNS { a_stride } else { 1 });
+                    b = b.add(b_stride);
+                }
+                for (row, sums) in sums.iter().enumerate() {
+                    for (vector, &sum) in sums.iter().enumerate() {
+                        let place = c.add(row * c_stride + 16 * vector);
+                        let sum = if add {
+                            _mm512_add_ps(sum, _mm512_loadu_ps(place))
+                        } else {
+                            sum
+                        };
+                        _mm512_storeu_ps(place, sum);
+                    }
                 }
             }
-            a = a.add(if BY_COLUMNS { a_stride } else { 1 });
-            b = b.add(b_stride);
         }
-        for (row, sums) in sums.iter().enumerate() {
-            for (vector, &sum) in sums.iter().enumerate() {
-                let place = c.add(row * c_stride + 16 * vector);
-                let sum = if add {
-                    _mm512_add_ps(sum, _mm512_loadu_ps(place))
-                } else {
-                    sum
-                };
-                _mm512_storeu_ps(place, sum);
-            }
-        }
-    }
+    };
 }
+pub(super) use define_tile;
+
+define_tile!("avx512f", |x, right, sum| _mm512_fmadd_ps(x, right, sum));
+
+/// Terms are numbers.
+const NUMBERS: Tiles = [
+    [tile::<2, false>, tile::<2, true>],
+    [tile::<1, false>, tile::<1, true>],
+];
 
 #[cfg(test)]
 mod tests {

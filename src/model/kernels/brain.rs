@@ -200,38 +200,38 @@ impl BrainMatrix {
         squares
     }
 
-    /// `result = left · self`, or added to it: [M, terms] · [terms, cols].
+    /// `out = left · self + bias`, or added to it: [M, terms] · [terms, cols].
+    ///
+    /// Operands in pairs are for processors that [have them](super::pairs::are_supported), and even numbers of terms and
+    /// columns.
     pub(crate) fn product(
         &self,
-        result: MatMut<'_>,
-        into: Into,
-        left: MatRef<'_>,
+        out: Out<'_>,
+        left: Left<'_>,
+        bias: Option<&[f32]>,
         threads: Threads,
     ) {
-        check(&result, left, self.terms, self.cols);
+        check(&out, left, self.terms, self.cols);
         #[cfg(target_arch = "x86_64")]
         if brain_tile::is_supported() && self.terms > 0 {
-            brain_tile::product(result, into, left, &self.squares, threads);
+            brain_tile::product(out, left, &self.squares, bias, threads);
             return;
         }
+        let (mut result, into, left) = numbers_of(out, left);
+        let into = result.begin_with(bias, into);
         self.product_widened(result, into, left, threads);
     }
 
-    /// `result = left · selfᵀ`, or added to it: [M, cols] · [cols, terms].
-    pub(crate) fn transposed_product(
-        &self,
-        result: MatMut<'_>,
-        into: Into,
-        left: MatRef<'_>,
-        threads: Threads,
-    ) {
-        check(&result, left, self.cols, self.terms);
+    /// `out = left · selfᵀ`, or added to it: [M, cols] · [cols, terms]; operands as [`Self::product`].
+    pub(crate) fn transposed_product(&self, out: Out<'_>, left: Left<'_>, threads: Threads) {
+        check(&out, left, self.cols, self.terms);
         #[cfg(target_arch = "x86_64")]
         if brain_tile::is_supported() && self.cols > 0 {
             let transposed = self.to_transposed(threads);
-            brain_tile::product(result, into, left, transposed.as_slice(), threads);
+            brain_tile::product(out, left, transposed.as_slice(), None, threads);
             return;
         }
+        let (result, into, left) = numbers_of(out, left);
         self.transposed_product_widened(result, into, left, threads);
     }
 
@@ -290,15 +290,46 @@ impl BrainMatrix {
     }
 }
 
-fn check(result: &MatMut<'_>, left: MatRef<'_>, terms: usize, cols: usize) {
+fn check(out: &Out<'_>, left: Left<'_>, terms: usize, cols: usize) {
+    let (left, left_cols) = match left {
+        Left::Numbers(left) => (left, left.cols()),
+        Left::Pairs(left) => (left, 2 * left.cols()),
+    };
+    let (result, result_cols) = match out {
+        Out::Numbers(result, _) => (result, result.cols()),
+        Out::Pairs(result) => (result, 2 * result.cols()),
+    };
     assert!(
-        left.cols() == terms && result.cols() == cols && left.rows() == result.rows(),
-        "matrices of sizes {}x{} and {terms}x{cols} have no product of size {}x{}",
+        left_cols == terms && result_cols == cols && left.rows() == result.rows(),
+        "matrices of sizes {}x{left_cols} and {terms}x{cols} have no product of size {}x{result_cols}",
         left.rows(),
-        left.cols(),
         result.rows(),
-        result.cols()
     );
+}
+
+/// Operands where there are no pairs.
+fn numbers_of<'a, 'b>(out: Out<'a>, left: Left<'b>) -> (MatMut<'a>, Into, MatRef<'b>) {
+    match (out, left) {
+        (Out::Numbers(result, into), Left::Numbers(left)) => (result, into, left),
+        _ => unreachable!("operands in pairs on a processor without a product of them"),
+    }
+}
+
+/// The left operand of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// Numbers to be rounded.
+    Numbers(MatRef<'a>),
+    /// Words of two terms, see [`super::pairs`]; rows lie side by side.
+    Pairs(MatRef<'a>),
+}
+
+/// Where a product goes.
+pub(crate) enum Out<'a> {
+    /// Numbers in f32.
+    Numbers(MatMut<'a>, Into),
+    /// Words of two neighbouring columns, overwritten.
+    Pairs(MatMut<'a>),
 }
 
 /// Squares in a pooled buffer of numbers of half their size.
@@ -407,7 +438,8 @@ mod tests {
                     let sums = exact(m, cols, terms, &left, at);
                     let left = MatRef::packed(&left, m, terms);
                     let mut found = vec![0.5_f32; m * cols];
-                    matrix.product(MatMut::packed(&mut found, m, cols), into, left, threads);
+                    let out = Out::Numbers(MatMut::packed(&mut found, m, cols), into);
+                    matrix.product(out, Left::Numbers(left), None, threads);
                     assert_close(&found, &sums, before, 1e-6, &format!("{m}x{k}x{n}"));
                     found.fill(0.5);
                     matrix.product_widened(
@@ -422,12 +454,8 @@ mod tests {
                     let sums = exact(m, terms, cols, &left, |p, j| at(j, p));
                     let left = MatRef::packed(&left, m, cols);
                     let mut found = vec![0.5_f32; m * terms];
-                    matrix.transposed_product(
-                        MatMut::packed(&mut found, m, terms),
-                        into,
-                        left,
-                        threads,
-                    );
+                    let out = Out::Numbers(MatMut::packed(&mut found, m, terms), into);
+                    matrix.transposed_product(out, Left::Numbers(left), threads);
                     assert_close(
                         &found,
                         &sums,
@@ -463,14 +491,94 @@ mod tests {
         let matrix = BrainMatrix::pack(&stored, k, n, true);
         let mut found = vec![0.0; m * n];
         matrix.product(
-            MatMut::packed(&mut found, m, n),
-            Into::Overwrite,
-            MatRef::packed(&left, m, k),
+            Out::Numbers(MatMut::packed(&mut found, m, n), Into::Overwrite),
+            Left::Numbers(MatRef::packed(&left, m, k)),
+            None,
             Threads::All,
         );
         // bf16 keeps 8 bits: rounding to the nearest moves a number by at most 2^-9 of itself.
         let sums = exact(m, n, k, &left, |term, col| weight[col * k + term]);
         assert_close(&found, &sums, 0.0, 1.0 / 512.0, "rounded");
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn products_of_pairs_are_those_of_their_numbers_rounded_where_they_are_written() {
+        use super::super::pairs::{are_supported, round_all, widen_all};
+        if !are_supported() {
+            return;
+        }
+        let words_of = |numbers: &[f32]| {
+            let mut words = vec![0.0; numbers.len() / 2];
+            round_all(numbers, &mut words);
+            words
+        };
+        for (m, n, k) in [
+            (1, 2, 2),
+            (13, 100, 64),
+            (97, 34, 38),
+            (200, 600, 70),
+            (30, 64, 9000),
+        ] {
+            let stored: Vec<bf16> = SeededRng::new(2, 0)
+                .normals(n * k, 1.0)
+                .into_iter()
+                .map(bf16::from_f32)
+                .collect();
+            let matrix = BrainMatrix::pack(&stored, k, n, true);
+            let bias = SeededRng::new(4, 0).normals(n, 1.0);
+            let left = rounded(&SeededRng::new(1, 0).normals(m * k, 1.0));
+            let mut exact = vec![0.0; m * n];
+            matrix.product(
+                Out::Numbers(MatMut::packed(&mut exact, m, n), Into::Overwrite),
+                Left::Numbers(MatRef::packed(&left, m, k)),
+                Some(&bias),
+                Threads::All,
+            );
+            let mut widened: Vec<f32> = bias.repeat(m);
+            matrix.product_widened(
+                MatMut::packed(&mut widened, m, n),
+                Into::Add,
+                MatRef::packed(&left, m, k),
+                Threads::All,
+            );
+            for (found, expected) in exact.iter().zip(&widened) {
+                assert!((found - expected).abs() < 1e-3, "{found}, not {expected}");
+            }
+            let words = words_of(&left);
+            let left_words = Left::Pairs(MatRef::packed(&words, m, k / 2));
+            let mut found = vec![1.0; m * n];
+            let out = Out::Numbers(MatMut::packed(&mut found, m, n), Into::Add);
+            matrix.product(out, left_words, Some(&bias), Threads::All);
+            for (found, expected) in found.iter().zip(&exact) {
+                assert!(
+                    (found - 1.0 - expected).abs() < 1e-4,
+                    "{found}, 1 + {expected}"
+                );
+            }
+            let mut found = vec![0.0; m * n / 2];
+            let out = Out::Pairs(MatMut::packed(&mut found, m, n / 2));
+            matrix.product(out, left_words, Some(&bias), Threads::One);
+            let mut wide = vec![0.0; m * n];
+            widen_all(&found, &mut wide);
+            assert_eq!(wide, rounded(&exact), "{m}x{k}x{n}");
+
+            let left = rounded(&SeededRng::new(3, 0).normals(m * n, 1.0));
+            let mut exact = vec![0.0; m * k];
+            matrix.transposed_product(
+                Out::Numbers(MatMut::packed(&mut exact, m, k), Into::Overwrite),
+                Left::Numbers(MatRef::packed(&left, m, n)),
+                Threads::All,
+            );
+            let words = words_of(&left);
+            let left = Left::Pairs(MatRef::packed(&words, m, n / 2));
+            let mut found = vec![0.0; m * k / 2];
+            let out = Out::Pairs(MatMut::packed(&mut found, m, k / 2));
+            matrix.transposed_product(out, left, Threads::All);
+            let mut wide = vec![0.0; m * k];
+            widen_all(&found, &mut wide);
+            assert_eq!(wide, rounded(&exact), "transposed {m}x{n}x{k}");
+        }
     }
 
     #[test]
@@ -496,9 +604,9 @@ mod tests {
         let matrix = BrainMatrix::pack(&[], 0, 3, false);
         let mut found = [1.0_f32; 6];
         matrix.product(
-            MatMut::packed(&mut found, 2, 3),
-            Into::Overwrite,
-            MatRef::packed(&[], 2, 0),
+            Out::Numbers(MatMut::packed(&mut found, 2, 3), Into::Overwrite),
+            Left::Numbers(MatRef::packed(&[], 2, 0)),
+            None,
             Threads::One,
         );
         assert!(found.iter().all(|&x| x == 0.0));

@@ -1,30 +1,34 @@
 //! Tiles of `vdpbf16ps` for a packed bf16 matrix: up to 12 x 32 results in registers, pairs of terms at a time.
 //!
-//! As `tile.rs`, with half of the bytes and twice the products in a register. The left operand is rounded to bf16, to
-//! the nearest, while it is packed.
+//! As `tile.rs`, with half of the bytes and twice the products in a register. A left operand in f32 is rounded to bf16,
+//! to the nearest, while it is packed; one in pairs is packed as it is. All terms of a tile are added up in registers,
+//! so that a result can be rounded where it is written.
 
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    _mm512_storeu_si512,
 };
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::brain::{SIDE, SQUARES};
+use super::attention::add;
+use super::brain::{Left, Out, SIDE, SQUARES};
 use super::buffer::Buffer;
-use super::matmul::{Into, MatMut, MatRef, Threads};
-use super::simd::{Level, level, vectorized};
+use super::matmul::{Into, Threads};
+use super::pairs::round_all;
+use super::simd::{Level, level};
 use super::turn;
 
 /// Rows of a tile.
 const ROWS: usize = 12;
-/// Pairs of terms that are added up in registers: a panel of them is 64 kB.
-const DEPTH: usize = 512;
-/// Rows of the left operand that a task packs and works on.
+/// Rows of the left operand that a task packs and works on, at most.
 const TASK_ROWS: usize = 8 * ROWS;
+/// Words that they have, about: 400 kB of a second-level cache that panels pass through.
+const TASK_WORDS: usize = 100_000;
 /// Panels that a task works on where there are few rows.
 const TASK_PANELS: usize = 4;
 
@@ -33,105 +37,118 @@ pub(crate) fn is_supported() -> bool {
     level() == Level::Avx512 && is_x86_feature_detected!("avx512bf16")
 }
 
-vectorized! {
-    /// Rounds pairs of numbers to the nearest of bf16, the first in the lower half of a number's bits; a last one without
-    /// a partner gets 0.
-    pub(crate) fn round_pairs(numbers: &[f32], pairs: &mut [f32]) {
-        let (twos, last) = numbers.as_chunks::<2>();
-        for (pair, &[low, high]) in pairs.iter_mut().zip(twos) {
-            *pair = f32::from_bits(round(low) | round(high) << 16);
+impl Left<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Numbers(matrix) | Self::Pairs(matrix) => matrix.rows(),
         }
-        if let (Some(pair), &[only]) = (pairs.get_mut(twos.len()), last) {
-            *pair = f32::from_bits(round(only));
+    }
+
+    /// Words of a row.
+    fn pairs(&self) -> usize {
+        match self {
+            Self::Numbers(matrix) => matrix.cols().div_ceil(2),
+            Self::Pairs(matrix) => matrix.cols(),
+        }
+    }
+
+    /// Rows `row..row + height` as [pairs, 12]; zeros beyond the last of them. `lines` is a place for 12 rows of words.
+    fn pack(
+        &self,
+        row: usize,
+        height: usize,
+        lines: &mut [f32],
+        column: &mut Vec<f32>,
+        target: &mut [f32],
+    ) {
+        let pairs = self.pairs();
+        match *self {
+            Self::Pairs(matrix) => {
+                let (words, stride) = matrix.rows_from(row);
+                turn::turn(words, (height, pairs, stride), target, (ROWS, ROWS));
+            }
+            Self::Numbers(matrix) => {
+                for (i, line) in lines.chunks_exact_mut(pairs).take(height).enumerate() {
+                    if matrix.rows_are_contiguous() {
+                        round_all(matrix.row(row + i), line);
+                    } else {
+                        let turned = matrix.transposed();
+                        column.clear();
+                        column.extend((0..matrix.cols()).map(|term| turned.row(term)[row + i]));
+                        round_all(column, line);
+                    }
+                }
+                turn::turn(lines, (height, pairs, pairs), target, (ROWS, ROWS));
+            }
         }
     }
 }
 
-/// To the nearest, ties to even; what is no number stays none.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "must be part of the vectorised loop")]
-fn round(x: f32) -> u32 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    if x.is_nan() { 0x7fc0 } else { rounded }
-}
-
-/// Rows `row..row + 12` as [pairs, 12] of the pairs from `first` on; zeros beyond the last row. `lines` is a place for
-/// 12 rows of pairs.
-fn pack_rows(
-    left: MatRef<'_>,
-    row: usize,
-    first: usize,
-    lines: &mut [f32],
-    column: &mut Vec<f32>,
-    target: &mut [f32],
-) {
-    let height = ROWS.min(left.rows() - row);
-    let pairs = target.len() / ROWS;
-    let terms = (2 * pairs).min(left.cols() - 2 * first);
-    for (i, line) in lines.chunks_exact_mut(pairs).take(height).enumerate() {
-        if left.rows_are_contiguous() {
-            round_pairs(&left.row(row + i)[2 * first..2 * first + terms], line);
-        } else {
-            let turned = left.transposed();
-            column.clear();
-            column.extend((0..terms).map(|term| turned.row(2 * first + term)[row + i]));
-            round_pairs(column, line);
-        }
-    }
-    turn::turn(lines, (height, pairs, pairs), target, (ROWS, ROWS));
-}
-
-/// `result = left · right`, or added to it; `right` is packed as [`super::brain::BrainMatrix`] says and has as many
-/// terms as `left` has columns. Only where [`is_supported`].
+/// `out = left · right + bias`, or added to it; `right` is packed as [`super::brain::BrainMatrix`] says and has as many
+/// terms as `left`, `bias` as many numbers as there are columns. Only where [`is_supported`].
 pub(crate) fn product(
-    result: MatMut<'_>,
-    into: Into,
-    left: MatRef<'_>,
+    out: Out<'_>,
+    left: Left<'_>,
     right: &[u64],
+    bias: Option<&[f32]>,
     threads: Threads,
 ) {
-    let (rows, cols) = (left.rows(), result.cols());
-    let pairs = left.cols().div_ceil(2);
+    let (rows, pairs) = (left.rows(), left.pairs());
+    let (kind, matrix) = match out {
+        Out::Numbers(matrix, Into::Overwrite) => (Kind::Overwrite, matrix),
+        Out::Numbers(matrix, Into::Add) => (Kind::Add, matrix),
+        Out::Pairs(matrix) => (Kind::Round, matrix),
+    };
+    let cols = match kind {
+        Kind::Round => 2 * matrix.cols(),
+        Kind::Overwrite | Kind::Add => matrix.cols(),
+    };
+    assert!(
+        matrix.rows() == rows,
+        "a product has as many rows as its left operand"
+    );
+    assert!(
+        bias.is_none_or(|bias| bias.len() == cols),
+        "a bias has a number for each column"
+    );
     // Blocks of 32 terms are whole in the packed matrix.
-    let packed_pairs = left.cols().div_ceil(SIDE) * SQUARES;
+    let packed_pairs = pairs.div_ceil(SQUARES) * SQUARES;
     let panels = cols.div_ceil(SIDE);
     assert!(
         right.len() >= panels * packed_pairs * SQUARES,
         "a packed matrix is too short"
     );
     let target = Target {
-        stride: result.row_stride(),
-        length: result.length(),
-        pointer: result.into_pointer(),
+        stride: matrix.row_stride(),
+        length: matrix.length(),
+        pointer: matrix.into_pointer(),
+        kind,
     };
     let work = |rows: Range<usize>, panels: Range<usize>| {
-        let depth = DEPTH.min(pairs);
-        let mut packed = Buffer::dirty(rows.len().next_multiple_of(ROWS) * depth);
-        let (mut lines, mut column) = (Buffer::dirty(ROWS * depth), vec![]);
-        for first in (0..pairs).step_by(DEPTH) {
-            let depth = DEPTH.min(pairs - first);
-            for (tile, packed) in packed.chunks_exact_mut(ROWS * depth).enumerate() {
-                let row = rows.start + tile * ROWS;
-                if row < rows.end {
-                    pack_rows(left, row, first, &mut lines, &mut column, packed);
-                }
-            }
-            let add = first > 0 || into == Into::Add;
-            for panel in panels.clone() {
-                let start = (panel * packed_pairs + first) * SQUARES;
-                let b = &right[start..start + depth * SQUARES];
-                let width = SIDE.min(cols - panel * SIDE);
-                for (tile, row) in rows.clone().step_by(ROWS).enumerate() {
-                    let a = &packed[tile * ROWS * depth..(tile + 1) * ROWS * depth];
-                    let height = ROWS.min(rows.end - row);
-                    target.tile(row, panel * SIDE, (height, width), a, b, add);
-                }
+        let tile = ROWS * pairs;
+        let mut packed = Buffer::dirty(rows.len().div_ceil(ROWS) * tile);
+        let (mut lines, mut column) = (Buffer::dirty(tile), vec![]);
+        for (packed, row) in packed
+            .chunks_exact_mut(tile)
+            .zip(rows.clone().step_by(ROWS))
+        {
+            let height = ROWS.min(rows.end - row);
+            left.pack(row, height, &mut lines, &mut column, packed);
+        }
+        for panel in panels {
+            let b = &right[panel * packed_pairs * SQUARES..][..pairs * SQUARES];
+            let (first, width) = (panel * SIDE, SIDE.min(cols - panel * SIDE));
+            let bias = bias.map(|bias| &bias[first..first + width]);
+            for (a, row) in packed.chunks_exact(tile).zip(rows.clone().step_by(ROWS)) {
+                let height = ROWS.min(rows.end - row);
+                target.tile((row, first), (height, width), a, b, bias);
             }
         }
     };
-    let chunks = rows.div_ceil(TASK_ROWS);
-    let chunk = |chunk: usize| chunk * TASK_ROWS..rows.min((chunk + 1) * TASK_ROWS);
+    // What a task packs stays in the second-level cache.
+    let task_rows = (TASK_WORDS / pairs.max(1) / ROWS * ROWS).clamp(2 * ROWS, TASK_ROWS);
+    let chunks = rows.div_ceil(task_rows);
+    let chunk = |chunk: usize| chunk * task_rows..rows.min((chunk + 1) * task_rows);
     match threads {
         Threads::One => (0..chunks).for_each(|part| work(chunk(part), 0..panels)),
         Threads::All => {
@@ -156,12 +173,23 @@ pub(crate) fn product(
     }
 }
 
+/// What is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Overwrite,
+    Add,
+    /// Words of two numbers in bf16.
+    Round,
+}
+
 /// The result, of which tasks write disjoint tiles.
 #[derive(Clone, Copy)]
 struct Target {
     pointer: *mut f32,
     length: usize,
+    /// Distance of rows, in what is written.
     stride: usize,
+    kind: Kind,
 }
 
 #[expect(unsafe_code, reason = "tasks write disjoint tiles of one matrix")]
@@ -172,103 +200,111 @@ unsafe impl Send for Target {}
 unsafe impl Sync for Target {}
 
 impl Target {
+    /// One tile, of `width` columns from `col` on.
     fn tile(
         &self,
-        row: usize,
-        col: usize,
+        (row, col): (usize, usize),
         (height, width): (usize, usize),
         a: &[f32],
         b: &[u64],
-        add: bool,
+        bias: Option<&[f32]>,
     ) {
         let depth = b.len() / SQUARES;
-        assert!(a.len() >= depth * ROWS && height <= ROWS && width <= SIDE);
-        let start = row * self.stride + col;
-        assert!(start + (height - 1) * self.stride + width <= self.length);
+        assert!(a.len() >= depth * ROWS && (1..=ROWS).contains(&height) && width <= SIDE);
+        let (start, written) = match self.kind {
+            Kind::Round => (row * self.stride + col / 2, width / 2),
+            Kind::Overwrite | Kind::Add => (row * self.stride + col, width),
+        };
+        assert!(start + (height - 1) * self.stride + written <= self.length);
         #[expect(unsafe_code, reason = "AVX-512 code over pointers")]
         // SAFETY: callers have found the instructions; `a` and `b` hold `depth` pairs; the tile lies in the result by
-        // the assertion above and belongs to this task alone.
+        // the assertion above and belongs to this task alone; a bias has as many numbers as the tile columns.
         unsafe {
             let target = self.pointer.add(start);
             if width == SIDE {
-                rows_of_tile(
-                    height,
-                    depth,
-                    a.as_ptr(),
-                    b.as_ptr(),
-                    target,
-                    self.stride,
-                    add,
-                );
+                let place = Place {
+                    pointer: target,
+                    stride: self.stride,
+                    kind: self.kind,
+                    bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+                };
+                rows_of_tile(height, depth, a.as_ptr(), b.as_ptr(), place);
                 return;
             }
             let mut whole = [0.0_f32; ROWS * SIDE];
-            rows_of_tile(
-                height,
-                depth,
-                a.as_ptr(),
-                b.as_ptr(),
-                whole.as_mut_ptr(),
-                SIDE,
-                false,
-            );
-            for (i, whole) in whole.chunks_exact(SIDE).take(height).enumerate() {
-                let target = std::slice::from_raw_parts_mut(target.add(i * self.stride), width);
-                for (target, &x) in target.iter_mut().zip(whole) {
-                    *target = if add { *target + x } else { x };
+            let place = Place {
+                pointer: whole.as_mut_ptr(),
+                stride: SIDE,
+                kind: Kind::Overwrite,
+                bias: std::ptr::null(),
+            };
+            rows_of_tile(height, depth, a.as_ptr(), b.as_ptr(), place);
+            for (i, whole) in whole.chunks_exact_mut(SIDE).take(height).enumerate() {
+                let whole = &mut whole[..width];
+                if let Some(bias) = bias {
+                    add(whole, bias);
+                }
+                let target = target.add(i * self.stride);
+                let target = std::slice::from_raw_parts_mut(target, written);
+                match self.kind {
+                    Kind::Overwrite => target.copy_from_slice(whole),
+                    Kind::Add => add(target, whole),
+                    Kind::Round => round_all(whole, target),
                 }
             }
         }
     }
 }
 
+/// Where 32 columns of a tile go.
+#[derive(Clone, Copy)]
+struct Place {
+    pointer: *mut f32,
+    stride: usize,
+    kind: Kind,
+    /// 32 numbers that are added to every row, or null.
+    bias: *const f32,
+}
+
 /// The tile of `height` rows.
 #[expect(unsafe_code, reason = "AVX-512 code over pointers")]
 // SAFETY: as `tile`, with `height` rows.
-unsafe fn rows_of_tile(
-    height: usize,
-    depth: usize,
-    a: *const f32,
-    b: *const u64,
-    c: *mut f32,
-    stride: usize,
-    add: bool,
-) {
+unsafe fn rows_of_tile(height: usize, depth: usize, a: *const f32, b: *const u64, place: Place) {
     // SAFETY: as the caller promised.
     unsafe {
         match height {
-            1 => tile::<1>(depth, a, b, c, stride, add),
-            2 => tile::<2>(depth, a, b, c, stride, add),
-            3 => tile::<3>(depth, a, b, c, stride, add),
-            4 => tile::<4>(depth, a, b, c, stride, add),
-            5 => tile::<5>(depth, a, b, c, stride, add),
-            6 => tile::<6>(depth, a, b, c, stride, add),
-            7 => tile::<7>(depth, a, b, c, stride, add),
-            8 => tile::<8>(depth, a, b, c, stride, add),
-            9 => tile::<9>(depth, a, b, c, stride, add),
-            10 => tile::<10>(depth, a, b, c, stride, add),
-            11 => tile::<11>(depth, a, b, c, stride, add),
-            _ => tile::<ROWS>(depth, a, b, c, stride, add),
+            1 => tile::<1>(depth, a, b, place),
+            2 => tile::<2>(depth, a, b, place),
+            3 => tile::<3>(depth, a, b, place),
+            4 => tile::<4>(depth, a, b, place),
+            5 => tile::<5>(depth, a, b, place),
+            6 => tile::<6>(depth, a, b, place),
+            7 => tile::<7>(depth, a, b, place),
+            8 => tile::<8>(depth, a, b, place),
+            9 => tile::<9>(depth, a, b, place),
+            10 => tile::<10>(depth, a, b, place),
+            11 => tile::<11>(depth, a, b, place),
+            _ => tile::<ROWS>(depth, a, b, place),
         }
     }
 }
 
-/// `c[HEIGHT][32] = Σ a[pair][12] · b[pair][32]`, or added to it.
+/// `Σ a[pair][12] · b[pair][32]` to a place.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[expect(unsafe_code, reason = "AVX-512 code over pointers")]
-// SAFETY: `a` must hold `depth` times 12 pairs, `b` as many times 32, and `c` `HEIGHT` rows of 32 numbers `stride` apart.
-unsafe fn tile<const HEIGHT: usize>(
-    depth: usize,
-    a: *const f32,
-    b: *const u64,
-    c: *mut f32,
-    stride: usize,
-    add: bool,
-) {
+// SAFETY: `a` must hold `depth` times 12 pairs, `b` as many times 32, and the place `HEIGHT` rows of 32 columns.
+unsafe fn tile<const HEIGHT: usize>(depth: usize, a: *const f32, b: *const u64, place: Place) {
     // SAFETY: all offsets are within what the caller promised; both types are 512 bits without meaning.
     unsafe {
         let bits = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
         let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
+        if !place.bias.is_null() {
+            let bias = [
+                _mm512_loadu_ps(place.bias),
+                _mm512_loadu_ps(place.bias.add(16)),
+            ];
+            sums = [bias; HEIGHT];
+        }
         let (mut a, mut b) = (a, b);
         for _ in 0..depth {
             let b0 = bits(_mm512_loadu_si512(b.cast()));
@@ -281,15 +317,23 @@ unsafe fn tile<const HEIGHT: usize>(
             a = a.add(ROWS);
             b = b.add(SQUARES);
         }
-        for (i, sum) in sums.iter().enumerate() {
-            for (half, &sum) in sum.iter().enumerate() {
-                let place = c.add(i * stride + half * 16);
-                let value = if add {
-                    _mm512_add_ps(sum, _mm512_loadu_ps(place))
-                } else {
-                    sum
-                };
-                _mm512_storeu_ps(place, value);
+        for (i, &[low, high]) in sums.iter().enumerate() {
+            let to = place.pointer.add(i * place.stride);
+            match place.kind {
+                Kind::Overwrite => {
+                    _mm512_storeu_ps(to, low);
+                    _mm512_storeu_ps(to.add(16), high);
+                }
+                Kind::Add => {
+                    _mm512_storeu_ps(to, _mm512_add_ps(low, _mm512_loadu_ps(to)));
+                    let to = to.add(16);
+                    _mm512_storeu_ps(to, _mm512_add_ps(high, _mm512_loadu_ps(to)));
+                }
+                Kind::Round => {
+                    let words =
+                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                    _mm512_storeu_si512(to.cast(), words);
+                }
             }
         }
     }

@@ -135,6 +135,21 @@ impl MatMut<'_> {
         MatMut::new(&mut self.data[start..], self.rows, count, self.row_stride)
     }
 
+    /// Sets every row to `bias`, or adds it, where there is one; gives what is left to do with a product.
+    pub(crate) fn begin_with(&mut self, bias: Option<&[f32]>, into: Into) -> Into {
+        let Some(bias) = bias else {
+            return into;
+        };
+        for row in self.data.chunks_mut(self.row_stride.max(1)).take(self.rows) {
+            let row = &mut row[..self.cols];
+            match into {
+                Into::Add => super::attention::add(row, bias),
+                Into::Overwrite => row.copy_from_slice(bias),
+            }
+        }
+        Into::Add
+    }
+
     /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows

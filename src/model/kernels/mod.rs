@@ -6,6 +6,8 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod attention_brain;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod attention_tile;
 pub(crate) mod brain;
 #[cfg(target_arch = "x86_64")]
@@ -14,6 +16,7 @@ pub(crate) mod buffer;
 pub(crate) mod cross_entropy;
 pub(crate) mod matmul;
 pub(crate) mod norm;
+pub(crate) mod pairs;
 pub(crate) mod rotary;
 pub(crate) mod simd;
 pub(crate) mod tile;

@@ -1,6 +1,7 @@
 //! LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019) of rows, forward and vector-Jacobian product.
 
 use super::for_each_rows;
+use super::pairs::round_all;
 use super::simd::{sum2, sum3, vectorized};
 
 /// Weight and bias of a norm, as the kernels want them.
@@ -21,6 +22,19 @@ pub(crate) fn forward(x: &[f32], norm: NormWeights<'_>, out: &mut [f32]) {
     let width = norm.weight.len();
     for_each_rows(out, width, |first, out| {
         forward_rows(&x[first * width..first * width + out.len()], norm, out);
+    });
+}
+
+/// [`forward`], rounded to bf16: `out` is [N, H / 2] of [pairs](super::pairs).
+pub(crate) fn forward_to_pairs(x: &[f32], norm: NormWeights<'_>, out: &mut [f32]) {
+    let width = norm.weight.len();
+    for_each_rows(out, width / 2, |first, out| {
+        let mut normed = vec![0.0; width];
+        let rows = x[first * width..].chunks_exact(width);
+        for (x, out) in rows.zip(out.chunks_exact_mut(width / 2)) {
+            forward_rows(x, norm, &mut normed);
+            round_all(&normed, out);
+        }
     });
 }
 
@@ -88,6 +102,28 @@ vectorized! {
 mod tests {
     use super::*;
     use crate::sys::rng::SeededRng;
+
+    #[test]
+    fn a_norm_in_pairs_is_the_norm_rounded() {
+        let (rows, width) = (5, 38);
+        let x = SeededRng::new(1, 0).normals(rows * width, 2.0);
+        let weight = SeededRng::new(2, 0).normals(width, 1.0);
+        let norm = NormWeights {
+            weight: &weight,
+            bias: None,
+            epsilon: 1e-5,
+            centred: false,
+        };
+        let mut expected = vec![0.0; rows * width];
+        forward(&x, norm, &mut expected);
+        let mut words = vec![0.0; rows * width / 2];
+        forward_to_pairs(&x, norm, &mut words);
+        let mut found = vec![0.0; rows * width];
+        super::super::pairs::widen_all(&words, &mut found);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= expected.abs() / 256.0);
+        }
+    }
 
     #[test]
     fn the_gradient_of_both_norms_agrees_with_differences_in_double_precision() {

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::pairs::{round_all, widen_all};
 use super::rows_per_task;
 
 /// The angles of a packed batch. A rotation's vector-Jacobian product is the rotation back.
@@ -62,8 +63,6 @@ impl Rotation {
         if matrix.is_empty() {
             return;
         }
-        let half = self.channels / 2;
-        let sign = if back { -1.0 } else { 1.0 };
         let per_task = rows_per_task(matrix.len() / stride);
         matrix
             .par_chunks_mut(per_task * stride)
@@ -73,18 +72,53 @@ impl Rotation {
                     .chunks_exact_mut(stride)
                     .zip(angles.chunks_exact(self.channels))
                 {
-                    let (cosines, sines) = angles.split_at(half);
-                    for head in row[..heads * size].chunks_exact_mut(size) {
-                        let (first, second) = head[..self.channels].split_at_mut(half);
-                        for (((a, b), &cosine), &sine) in
-                            first.iter_mut().zip(second).zip(cosines).zip(sines)
-                        {
-                            let sine = sign * sine;
-                            (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
-                        }
-                    }
+                    self.turn_row(&mut row[..heads * size], size, angles, back);
                 }
             });
+    }
+
+    /// [`Self::apply`] where the matrix is in [pairs](super::pairs): [N, stride / 2].
+    pub(crate) fn apply_to_pairs(
+        &self,
+        matrix: &mut [f32],
+        stride: usize,
+        heads: usize,
+        size: usize,
+        back: bool,
+    ) {
+        if matrix.is_empty() {
+            return;
+        }
+        let per_task = rows_per_task(2 * matrix.len() / stride);
+        matrix
+            .par_chunks_mut(per_task * stride / 2)
+            .zip(self.angles.par_chunks(per_task * self.channels))
+            .for_each(|(rows, angles)| {
+                let mut wide = vec![0.0; heads * size];
+                for (row, angles) in rows
+                    .chunks_exact_mut(stride / 2)
+                    .zip(angles.chunks_exact(self.channels))
+                {
+                    let words = &mut row[..heads * size / 2];
+                    widen_all(words, &mut wide);
+                    self.turn_row(&mut wide, size, angles, back);
+                    round_all(&wide, words);
+                }
+            });
+    }
+
+    /// Turns the heads of one position.
+    fn turn_row(&self, heads: &mut [f32], size: usize, angles: &[f32], back: bool) {
+        let half = self.channels / 2;
+        let sign = if back { -1.0 } else { 1.0 };
+        let (cosines, sines) = angles.split_at(half);
+        for head in heads.chunks_exact_mut(size) {
+            let (first, second) = head[..self.channels].split_at_mut(half);
+            for (((a, b), &cosine), &sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                let sine = sign * sine;
+                (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+            }
+        }
     }
 }
 
@@ -111,5 +145,23 @@ mod tests {
         }
         assert_eq!(rotation.cosines().len(), 2);
         assert!((rotation.sines()[1] - sine).abs() < 1e-6);
+    }
+    #[test]
+    fn pairs_are_turned_as_their_numbers_are() {
+        let rotation = Rotation::new(4, &[0.5, 0.1], &[0, 3, 7]);
+        let numbers: Vec<f32> = (0..3 * 14).map(|i| (i % 9) as f32 - 4.0).collect();
+        let mut words = vec![0.0; numbers.len() / 2];
+        round_all(&numbers, &mut words);
+        let mut expected = numbers.clone();
+        rotation.apply(&mut expected, 14, 2, 6, false);
+        rotation.apply_to_pairs(&mut words, 14, 2, 6, false);
+        let mut found = vec![0.0; numbers.len()];
+        widen_all(&words, &mut found);
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(
+                (found - expected).abs() <= expected.abs() / 256.0,
+                "{found} {expected}"
+            );
+        }
     }
 }
