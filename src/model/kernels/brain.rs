@@ -177,6 +177,13 @@ impl BrainMatrix {
         let (down, across) = (blocks(self.terms), blocks(self.cols));
         let mut squares = Squares::dirty(down * across * BLOCK);
         let convert = |(panel, target): (usize, &mut [u64])| {
+            #[cfg(target_arch = "x86_64")]
+            if brain_tile::is_supported() {
+                let blocks = self.squares.as_chunks::<BLOCK>().0;
+                let source = |block: usize| &blocks[block * down + panel];
+                brain_tile::transpose_blocks(source, target);
+                return;
+            }
             for (block, target) in target.chunks_exact_mut(BLOCK).enumerate() {
                 let source = &self.squares[(block * down + panel) * BLOCK..][..BLOCK];
                 for (i, target) in target.chunks_exact_mut(SQUARES).enumerate() {

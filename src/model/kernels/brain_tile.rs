@@ -8,8 +8,9 @@
 
 use std::arch::x86_64::{
     __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
-    _mm512_storeu_si512,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i64x2, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
@@ -169,6 +170,67 @@ pub(crate) fn product(
                         first.min(panels)..panels.min(first + per_part),
                     );
                 });
+        }
+    }
+}
+
+/// Blocks of 16 x 16 squares transposed: block after block of `target` from where `source` says, rows of squares becoming
+/// columns, and each square with its two middle numbers exchanged. Only where [`is_supported`].
+pub(crate) fn transpose_blocks<'a>(
+    source: impl Fn(usize) -> &'a [u64; SQUARES * SQUARES],
+    target: &mut [u64],
+) {
+    let blocks = target.as_chunks_mut::<{ SQUARES * SQUARES }>().0;
+    for (index, target) in blocks.iter_mut().enumerate() {
+        #[expect(unsafe_code, reason = "AVX-512 code over pointers")]
+        // SAFETY: callers have found the instructions; both blocks have all of their squares.
+        unsafe {
+            transpose_block(source(index).as_ptr(), target.as_mut_ptr());
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+#[expect(unsafe_code, reason = "AVX-512 code over pointers")]
+// SAFETY: both must hold 256 squares.
+unsafe fn transpose_block(source: *const u64, target: *mut u64) {
+    /// Squares in a register.
+    const PART: usize = 8;
+    // In both quarters of eight bytes each: bytes 0, 1, 4, 5, 2, 3, 6, 7.
+    let exchange = _mm512_set4_epi32(0x0f0e_0b0a, 0x0d0c_0908, 0x0706_0302, 0x0504_0100);
+    for (down, across) in [(0, 0), (0, PART), (PART, 0), (PART, PART)] {
+        let mut rows = [_mm512_setzero_si512(); PART];
+        for (i, row) in rows.iter_mut().enumerate() {
+            // SAFETY: a row of 16 squares, of which this is one half.
+            let squares =
+                unsafe { _mm512_loadu_si512(source.add((down + i) * SQUARES + across).cast()) };
+            *row = _mm512_shuffle_epi8(squares, exchange);
+        }
+        // Pairs of rows, then fours, then all: each step doubles what lies side by side.
+        let mut twos = rows;
+        for i in 0..PART / 2 {
+            twos[2 * i] = _mm512_unpacklo_epi64(rows[2 * i], rows[2 * i + 1]);
+            twos[2 * i + 1] = _mm512_unpackhi_epi64(rows[2 * i], rows[2 * i + 1]);
+        }
+        // A quarter q of `twos` holds column 2 q + c of two rows: even quarters of four rows, then of all eight.
+        for c in 0..2 {
+            let low = _mm512_shuffle_i64x2::<0x88>(twos[c], twos[2 + c]);
+            let high = _mm512_shuffle_i64x2::<0xdd>(twos[c], twos[2 + c]);
+            let later_low = _mm512_shuffle_i64x2::<0x88>(twos[4 + c], twos[6 + c]);
+            let later_high = _mm512_shuffle_i64x2::<0xdd>(twos[4 + c], twos[6 + c]);
+            let columns = [
+                (c, _mm512_shuffle_i64x2::<0x88>(low, later_low)),
+                (4 + c, _mm512_shuffle_i64x2::<0xdd>(low, later_low)),
+                (2 + c, _mm512_shuffle_i64x2::<0x88>(high, later_high)),
+                (6 + c, _mm512_shuffle_i64x2::<0xdd>(high, later_high)),
+            ];
+            for (column, squares) in columns {
+                // SAFETY: as above, with rows and columns exchanged.
+                unsafe {
+                    let to = target.add((across + column) * SQUARES + down);
+                    _mm512_storeu_si512(to.cast(), squares);
+                }
+            }
         }
     }
 }
