@@ -15,13 +15,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::attention::{Attention, Columns, ColumnsMut, exponential_row, softmax_vjp_row};
+use super::attention::{Attention, Columns, ColumnsMut};
 use super::attention_tile::{
     AHEAD, COLS, Left, ROWS, Right, STRIPS, Task, Tiles, define_tile, prefetch, tiles,
 };
 use super::buffer::Buffer;
-use super::pairs::{join, round_all};
+use super::pairs::round_all;
 use super::simd::vectorized;
+use super::softmax_brain::{Row, STEP};
 use super::turn;
 
 define_tile!("avx512f,avx512bf16", |x, right, sum| {
@@ -50,26 +51,9 @@ vectorized! {
 }
 
 vectorized! {
-    /// Two rows of numbers, rounded, as one of words.
-    pub(crate) fn join_rows(even: &[f32], odd: &[f32], target: &mut [f32]) {
-        for ((target, &even), &odd) in target.iter_mut().zip(even).zip(odd) {
-            *target = join(even, odd);
-        }
-    }
-}
-
-vectorized! {
     pub(crate) fn scale(numbers: &mut [f32], factor: f32) {
         for number in numbers {
             *number *= factor;
-        }
-    }
-}
-
-vectorized! {
-    pub(crate) fn scale_and_add(scores: &mut [f32], scale: f32, bias: &[f32]) {
-        for (score, bias) in scores.iter_mut().zip(bias) {
-            *score = *score * scale + bias;
         }
     }
 }
@@ -120,32 +104,36 @@ impl Task<'_> {
                 tile: COLS * self.size,
             },
             self.size,
-            (result, self.stride(), seen.next_multiple_of(COLS)),
+            (result, self.score_stride(), seen.next_multiple_of(COLS)),
             false,
         );
     }
 
-    /// Distance of rows of words of two keys.
-    fn word_stride(&self) -> usize {
-        self.keys.len().next_multiple_of(COLS) / 2 + turn::SIDE
+    /// Distance of scores' rows: room for whole tiles of keys on either side, and an odd number of cache lines.
+    fn score_stride(&self) -> usize {
+        let keys = self.keys.len().next_multiple_of(ROWS);
+        keys.next_multiple_of(STEP) + turn::SIDE
     }
 
-    /// Scores of a query with factor and bias; minus infinity from `visible` keys on, to whole registers. Gives the
-    /// numbers of those.
-    fn finish_scores(&self, head: usize, query: usize, scores: &mut [f32]) -> (usize, usize) {
+    /// Distance of rows of words of two keys.
+    fn word_stride(&self) -> usize {
+        self.score_stride() / 2 + turn::SIDE / 2
+    }
+
+    /// The scores of a query with what belongs to it.
+    fn row<'b>(&'b self, head: usize, query: usize, scores: &'b mut [f32]) -> Row<'b> {
         let attention = self.attention;
         let (position, visible) = attention.place(self.row, query);
-        let scores_seen = &mut scores[..visible];
-        if let Some(bias) = attention.bias {
+        let bias = attention.bias.map_or(&[][..], |bias| {
             let start = (head + 1) * (2 * bias.span - 1) - bias.span - position;
-            let table = &bias.table[start..start + visible];
-            scale_and_add(scores_seen, attention.scale, table);
-        } else {
-            scale(scores_seen, attention.scale);
+            &bias.table[start..start + visible]
+        });
+        Row {
+            scores,
+            visible,
+            scale: attention.scale,
+            bias,
         }
-        let whole = visible.next_multiple_of(turn::SIDE);
-        scores[visible..whole].fill(f32::NEG_INFINITY);
-        (visible, whole)
     }
 }
 
@@ -159,7 +147,7 @@ pub(crate) fn forward(
     let size = attention.head_size / 2;
     attention.tasks().into_par_iter().for_each(|task| {
         let task = Task::new(attention, task, size);
-        let (width, stride, word_stride) = (task.width(), task.stride(), task.word_stride());
+        let (width, stride, word_stride) = (task.width(), task.score_stride(), task.word_stride());
         let k = task.turned(k);
         let v = task.row_pairs(v, task.keys.clone(), task.kv_head);
         let mut scores = Buffer::dirty(ROWS * stride);
@@ -177,12 +165,8 @@ pub(crate) fn forward(
                     .chunks_exact_mut(stride)
                     .zip(words.chunks_exact_mut(word_stride));
                 for (i, (scores, words)) in lines.take(count).enumerate() {
-                    let (visible, whole) = task.finish_scores(head, first + i, scores);
-                    sums[i] = exponential_row(&mut scores[..whole]);
-                    // To whole registers of words.
-                    let cleared = seen.next_multiple_of(COLS);
-                    scores[visible..cleared].fill(0.0);
-                    round_all(&scores[..cleared], words);
+                    let mut row = task.row(head, first + i, scores);
+                    sums[i] = row.exponentials(seen.next_multiple_of(STEP), words);
                 }
                 tiles(
                     &WORDS,
@@ -222,7 +206,7 @@ pub(crate) fn vjp(
     let size = attention.head_size / 2;
     attention.tasks().into_par_iter().for_each(|task| {
         let task = Task::new(attention, task, size);
-        let (width, stride, word_stride) = (task.width(), task.stride(), task.word_stride());
+        let (width, stride, word_stride) = (task.width(), task.score_stride(), task.word_stride());
         let (k_turned, v_turned) = (task.turned(k), task.turned(v));
         let k = task.row_pairs(k, task.keys.clone(), task.kv_head);
         // Blocks of about equal size, of whole strips.
@@ -231,15 +215,14 @@ pub(crate) fn vjp(
         let block = count.div_ceil(blocks).next_multiple_of(ROWS).max(ROWS);
         let (mut scores, mut dscores) =
             (Buffer::dirty(ROWS * stride), Buffer::dirty(ROWS * stride));
-        let mut words = Buffer::dirty(ROWS * word_stride);
-        // Words of two queries, for each key.
-        let mut probabilities = Buffer::dirty(block / 2 * stride);
-        let mut gradients = Buffer::dirty(block / 2 * stride);
+        let mut words = [(); 2].map(|()| Buffer::dirty(ROWS * word_stride));
+        // Words of two queries, for each key: probabilities, and gradients of scores.
+        let mut pairs = [(); 2].map(|()| Buffer::dirty(block / 2 * stride));
         let mut result = Buffer::dirty(ROWS * width);
         let key_rows = task.keys.len().next_multiple_of(ROWS);
         let mut k_gradient = Buffer::zeros(key_rows * width);
         let mut v_gradient = Buffer::zeros(key_rows * width);
-        let nothing = Buffer::zeros(stride);
+        let nothing = Buffer::zeros(word_stride);
         for head in task.heads() {
             for first in (0..task.queries.len()).step_by(block) {
                 let count = block.min(task.queries.len() - first);
@@ -254,34 +237,28 @@ pub(crate) fn vjp(
                     task.row_pairs(dout, rows, head),
                 );
                 let seen_by_block = task.seen(first + count);
-                // The last tile of keys may reach beyond, to keys that later blocks see; and whole registers of words.
-                let cleared = seen_by_block
-                    .next_multiple_of(COLS)
-                    .max(seen_by_block.next_multiple_of(ROWS));
+                // The last tile of keys may reach beyond, to keys that later blocks see.
+                let cleared = seen_by_block.next_multiple_of(ROWS).next_multiple_of(STEP);
                 for strip in (0..count).step_by(ROWS) {
                     let height = ROWS.min(count - strip);
                     let seen = task.seen(first + strip + height);
                     task.strip_of_words(&q_rows[strip * size..], &k_turned, seen, &mut scores);
                     task.strip_of_words(&dout_rows[strip * size..], &v_turned, seen, &mut dscores);
+                    let [p_words, ds_words] = &mut words;
                     let lines = scores
                         .chunks_exact_mut(stride)
-                        .zip(dscores.chunks_exact_mut(stride))
-                        .zip(words.chunks_exact_mut(word_stride));
-                    for (i, ((scores, dscores), words)) in lines.take(height).enumerate() {
+                        .zip(dscores.chunks_exact(stride))
+                        .zip(p_words.chunks_exact_mut(word_stride))
+                        .zip(ds_words.chunks_exact_mut(word_stride));
+                    for (i, (((scores, dscores), p), ds)) in lines.take(height).enumerate() {
                         let query = first + strip + i;
-                        let (visible, whole) = task.finish_scores(head, query, scores);
                         let lse = lse[(task.queries.start + query) * attention.heads + head];
-                        dscores[visible..whole].fill(0.0);
-                        let (seen_scores, seen_dscores) =
-                            (&mut scores[..whole], &mut dscores[..whole]);
-                        softmax_vjp_row(seen_scores, seen_dscores, lse, attention.scale);
-                        scores[visible..cleared].fill(0.0);
-                        dscores[visible..cleared].fill(0.0);
-                        round_all(&dscores[..seen.next_multiple_of(COLS)], words);
+                        let mut row = task.row(head, query, scores);
+                        row.gradients(cleared, dscores, lse, (p, ds));
                     }
                     tiles(
                         &WORDS,
-                        Left::Rows(&words, word_stride),
+                        Left::Rows(&words[1], word_stride),
                         Right::matrix(&k, width),
                         seen.div_ceil(2),
                         (&mut result, width, width),
@@ -297,24 +274,22 @@ pub(crate) fn vjp(
                         round_all(&result[..2 * size], dq);
                     }
                     for pair in 0..height.div_ceil(2) {
-                        let target = (strip / 2 + pair) * stride..(strip / 2 + pair + 1) * stride;
-                        for (numbers, words) in
-                            [(&scores, &mut probabilities), (&dscores, &mut gradients)]
-                        {
-                            let even = &numbers[2 * pair * stride..][..cleared];
+                        for (words, pairs) in words.iter().zip(&mut pairs) {
+                            let line = |row: usize| &words[row * word_stride..][..cleared / 2];
                             let odd = if 2 * pair + 1 < height {
-                                &numbers[(2 * pair + 1) * stride..][..cleared]
+                                line(2 * pair + 1)
                             } else {
-                                &nothing[..cleared]
+                                &nothing[..cleared / 2]
                             };
-                            join_rows(even, odd, &mut words[target.clone()][..cleared]);
+                            let target = &mut pairs[(strip / 2 + pair) * stride..][..cleared];
+                            interleave(line(2 * pair), odd, target);
                         }
                     }
                 }
                 for first in (0..seen_by_block).step_by(ROWS) {
                     for (gradient, left, right) in [
-                        (&mut v_gradient, &probabilities, &dout_pairs),
-                        (&mut k_gradient, &gradients, &q_pairs),
+                        (&mut v_gradient, &pairs[0], &dout_pairs),
+                        (&mut k_gradient, &pairs[1], &q_pairs),
                     ] {
                         tiles(
                             &WORDS,

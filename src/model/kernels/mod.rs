@@ -19,6 +19,8 @@ pub(crate) mod norm;
 pub(crate) mod pairs;
 pub(crate) mod rotary;
 pub(crate) mod simd;
+#[cfg(target_arch = "x86_64")]
+mod softmax_brain;
 pub(crate) mod tile;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod turn;

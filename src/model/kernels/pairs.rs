@@ -79,7 +79,10 @@ pub(crate) fn round_all(numbers: &[f32], words: &mut [f32]) {
         unsafe {
             round_avx512(numbers.as_ptr(), whole, words.as_mut_ptr());
         }
-        round_by_loop(&numbers[32 * whole..], &mut words[16 * whole..]);
+        let rest = &numbers[32 * whole..];
+        if !rest.is_empty() {
+            round_by_loop(rest, &mut words[16 * whole..]);
+        }
         return;
     }
     round_by_loop(numbers, words);
