@@ -10,6 +10,7 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor,
 };
 
+use super::absorbed::{AbsorbedCrossAttention, MemoryGradient};
 use super::frozen::FrozenLinear;
 use super::intermediate::{Form, Intermediate, Operand, Product};
 use super::kernels::attention::{self as kernel, Attention, Columns, ColumnsMut, DistanceBias};
@@ -189,6 +190,29 @@ impl CrossAttention {
         }
     }
 
+    /// [`Self::fused`] without a projection of the memory; `is_first` of all layers that share `gradient`, whose backward
+    /// is the last and gives the memory's.
+    pub(crate) fn absorbed(
+        &self,
+        x: &Tensor,
+        rows: &Arc<Rows>,
+        memory: &Tensor,
+        memory_rows: &Arc<Rows>,
+        gradient: &MemoryGradient,
+        is_first: bool,
+    ) -> Result<Tensor> {
+        x.contiguous()?.apply_op2(
+            &memory.contiguous()?,
+            AbsorbedCrossAttention::new(
+                self.clone(),
+                (rows.clone(), memory_rows.clone()),
+                gradient.clone(),
+                is_first,
+                (x.track_op() || memory.track_op()) && !self.recompute,
+            ),
+        )
+    }
+
     /// [`Self::forward`] over the CPU kernels, queries and keys turned by their positions.
     pub(crate) fn fused(
         &self,
@@ -198,6 +222,10 @@ impl CrossAttention {
         memory_rows: &Arc<Rows>,
         turns: Turns,
     ) -> Result<Tensor> {
+        if turns.is_none() && self.is_absorbed_for(rows, memory_rows) {
+            let gradient = MemoryGradient::default();
+            return self.absorbed(x, rows, memory, memory_rows, &gradient, true);
+        }
         x.contiguous()?.apply_op2(
             &memory.contiguous()?,
             CrossAttentionOp {

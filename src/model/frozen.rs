@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
 
 use super::intermediate::{Form, Operand, Product};
-use super::kernels::brain::{BrainMatrix, Left, Out};
+use super::kernels::brain::{BrainMatrix, Left, Out, SIDE};
 use super::kernels::matmul::{Into, MatMut, MatRef, Threads, matmul};
 use super::kernels::pairs::are_supported;
 use super::matrix::FrozenMatrix;
@@ -106,6 +106,45 @@ impl FrozenLinear {
             outputs: range.len(),
             inputs: self.inputs,
         }))
+    }
+
+    /// Whether [`Self::with_outputs_in`] can cut the outputs where every `size`th begins.
+    pub(crate) fn has_outputs_by(&self, size: usize) -> bool {
+        match &self.weight {
+            Weight::Plain(..) => true,
+            Weight::Packed(_) => size.is_multiple_of(SIDE),
+        }
+    }
+
+    /// On the CPU: calls `work` with the weights of these outputs alone, none of them copied.
+    ///
+    /// # Errors
+    /// Where a packed weight cannot be cut there.
+    pub(crate) fn with_outputs_in<T>(
+        &self,
+        ranges: impl Iterator<Item = Range<usize>>,
+        work: impl FnOnce(&[WeightPart<'_>]) -> T,
+    ) -> Result<T> {
+        match &self.weight {
+            Weight::Plain(weight, layout) => weight.with_f32(|weight| {
+                let weight = in_out(weight, self.inputs, self.outputs, *layout);
+                let parts =
+                    ranges.map(|range| WeightPart::Plain(weight.columns(range.start, range.len())));
+                work(&parts.collect::<Vec<_>>())
+            }),
+            Weight::Packed(weight) => {
+                let parts = ranges.map(|range| weight.columns(range).map(WeightPart::Packed));
+                match parts.collect::<Option<Vec<_>>>() {
+                    Some(parts) => Ok(work(&parts)),
+                    None => candle_core::bail!("a packed weight cannot be cut into such heads"),
+                }
+            }
+        }
+    }
+
+    /// The bias [out], where there is one.
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 
     /// Numbers held.
@@ -210,6 +249,43 @@ impl FrozenLinear {
                     let weight = in_out(weight, inputs, outputs, *layout).transposed();
                     matmul(dx, into, 1.0, dy, weight, Threads::All);
                 })
+            }
+        }
+    }
+}
+
+/// The weight of some outputs of a layer, [in, some].
+pub(crate) enum WeightPart<'a> {
+    /// A view of the checkpoint's numbers.
+    Plain(MatRef<'a>),
+    /// Packed panels.
+    Packed(BrainMatrix),
+}
+
+impl WeightPart<'_> {
+    /// `out = left · self`: [N, in] -> [N, some].
+    pub(crate) fn multiply(&self, left: MatRef<'_>, out: MatMut<'_>) {
+        match self {
+            Self::Plain(weight) => {
+                matmul(out, Into::Overwrite, 1.0, left, *weight, Threads::All);
+            }
+            Self::Packed(weight) => {
+                let out = Out::Numbers(out, Into::Overwrite);
+                weight.product(out, Left::Numbers(left), None, Threads::All);
+            }
+        }
+    }
+
+    /// `out = left · selfᵀ`: [N, some] -> [N, in].
+    pub(crate) fn multiply_back(&self, left: MatRef<'_>, out: MatMut<'_>) {
+        match self {
+            Self::Plain(weight) => {
+                let weight = weight.transposed();
+                matmul(out, Into::Overwrite, 1.0, left, weight, Threads::All);
+            }
+            Self::Packed(weight) => {
+                let out = Out::Numbers(out, Into::Overwrite);
+                weight.transposed_product(out, Left::Numbers(left), Threads::All);
             }
         }
     }

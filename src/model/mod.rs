@@ -9,6 +9,7 @@
 //! Letters in shapes: `N` packed positions, `M` positions of a decoder or with a loss, `H` hidden size, `Q` and `K`
 //! query and key widths of all heads, `F` inner size of the feed-forward layers, `T` and `S` queries and keys of a row.
 
+mod absorbed;
 pub mod attention;
 pub mod checkpoint;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod feed_forward;
 pub mod frozen;
 pub mod gpt;
 pub mod head;
+mod head_weights;
 mod intermediate;
 mod kernels;
 mod kv_cache;
@@ -323,7 +325,23 @@ mod tests {
             parallel_residual: true,
             ..toy::llama_config()
         };
+        // Heads so large that attention to few positions is cheaper without projecting what it looks at.
+        let grouped = config::GptConfig {
+            key_value_heads: 1,
+            head_size: 64,
+            ..toy::gpt_config()
+        };
+        let large = |mut config: config::T5Config| {
+            for stack in [&mut config.encoder, &mut config.decoder] {
+                stack.head_size = 64;
+                stack.scale_scores = true;
+            }
+            ModelConfig::T5(config)
+        };
         vec![
+            ("gpt, large heads in groups", ModelConfig::Gpt(grouped)),
+            ("t5, large heads", large(toy::t5_config())),
+            ("nemo t5, large heads", large(toy::megatron_t5_config())),
             ("gpt", ModelConfig::Gpt(toy::gpt_config())),
             ("llama", ModelConfig::Gpt(toy::llama_config())),
             ("neox", ModelConfig::Gpt(neox)),
@@ -410,6 +428,25 @@ mod tests {
             let model = toy::random(config, 7).unwrap();
             let fused = step(&model, Engine::Fused);
             assert_alike(name, &fused, &step(&model, Engine::Reference), 2e-5);
+        }
+    }
+
+    #[test]
+    fn few_queries_of_large_heads_look_at_a_memory_that_is_not_projected() {
+        let (answers, questions) = (Rows::new([2, 1, 3, 2]), Rows::new([9, 1, 14, 6]));
+        for (name, config) in configs() {
+            let ModelConfig::T5(config) = config else {
+                continue;
+            };
+            let LanguageModel::T5(t5) = toy::random(ModelConfig::T5(config), 7).unwrap() else {
+                unreachable!()
+            };
+            for layer in &t5.decoder.layers {
+                let absorbed = layer.cross_attention.is_absorbed_for(&answers, &questions);
+                assert_eq!(absorbed, name.contains("large"), "{name}");
+                let long = Rows::new([40; 4]);
+                assert!(!layer.cross_attention.is_absorbed_for(&long, &questions));
+            }
         }
     }
 

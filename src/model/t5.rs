@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
+use super::absorbed::MemoryGradient;
 use super::attention::{BatchPositions, CrossAttention, HeadLayout, SelfAttention};
 use super::config::{StackConfig, StackPositions, T5Config};
 use super::feed_forward::FeedForward;
@@ -244,11 +245,21 @@ impl T5 {
         let positions = stack
             .positions
             .of_layers(stack.layers.len(), rows.longest());
-        for (layer, positions) in stack.layers.iter().zip(&positions) {
+        // One gradient of the memory for all layers; each of them gives its own where keys and values are projected.
+        let gradient = MemoryGradient::default();
+        let absorbed = engine == Engine::Fused
+            && stack
+                .layers
+                .iter()
+                .all(|layer| layer.cross_attention.is_absorbed_for(rows, memory_rows));
+        for (number, (layer, positions)) in stack.layers.iter().zip(&positions).enumerate() {
             x = layer.attention.forward(&x, rows, positions, engine)?;
-            x = layer
-                .cross_attention
-                .forward(&x, rows, memory, memory_rows, engine)?;
+            let cross = &layer.cross_attention;
+            x = if absorbed {
+                cross.absorbed(&x, rows, memory, memory_rows, &gradient, number == 0)?
+            } else {
+                cross.forward(&x, rows, memory, memory_rows, engine)?
+            };
             x = layer.feed_forward.forward(&x, engine)?;
         }
         Ok(x)

@@ -5,6 +5,9 @@
 //! forward product and the transposed one of the backward: its unit is a square of two terms by two columns, so that
 //! the other orientation is the same squares, each with two numbers exchanged, in another order.
 
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
@@ -30,9 +33,33 @@ const WIDENED: usize = 1024;
 /// col 0), (term 0, col 1), (term 1, col 1). Numbers beyond the matrix are zeros.
 #[derive(Debug)]
 pub(crate) struct BrainMatrix {
-    squares: Vec<u64>,
+    squares: Panels,
     terms: usize,
     cols: usize,
+}
+
+/// Panels of a matrix, which others may share.
+#[derive(Debug)]
+struct Panels {
+    squares: Arc<Vec<u64>>,
+    range: Range<usize>,
+}
+
+impl Deref for Panels {
+    type Target = [u64];
+    fn deref(&self) -> &[u64] {
+        &self.squares[self.range.clone()]
+    }
+}
+
+impl From<Vec<u64>> for Panels {
+    fn from(squares: Vec<u64>) -> Self {
+        let range = 0..squares.len();
+        Self {
+            squares: Arc::new(squares),
+            range,
+        }
+    }
 }
 
 /// Blocks of 32 that hold `count` numbers.
@@ -133,30 +160,37 @@ impl BrainMatrix {
                 }
             });
         Self {
-            squares,
+            squares: squares.into(),
             terms,
             cols,
         }
     }
 
-    /// Columns `range` as a matrix of their own; nothing where they do not begin with a panel.
-    pub(crate) fn columns(&self, range: std::ops::Range<usize>) -> Option<Self> {
+    /// Columns `range` as a matrix of their own; nothing where they do not begin with a panel. Whole panels are shared.
+    pub(crate) fn columns(&self, range: Range<usize>) -> Option<Self> {
         if !range.start.is_multiple_of(SIDE) || range.end > self.cols || range.is_empty() {
             return None;
         }
         let panel = blocks(self.terms) * BLOCK;
-        let mut squares =
-            self.squares[range.start / SIDE * panel..blocks(range.end) * panel].to_vec();
-        // Columns of others behind the last.
+        let panels = range.start / SIDE * panel..blocks(range.end) * panel;
         let beyond = blocks(range.end) * SIDE - range.end;
-        if beyond > 0 {
+        let squares = if beyond == 0 || range.end == self.cols {
+            let start = self.squares.range.start;
+            Panels {
+                squares: self.squares.squares.clone(),
+                range: start + panels.start..start + panels.end,
+            }
+        } else {
+            // Columns of others behind the last.
+            let mut squares = self.squares[panels].to_vec();
             let last = squares.len() - panel;
             for squares in squares[last..].chunks_exact_mut(SQUARES) {
                 for col in SIDE - beyond..SIDE {
                     squares[col / 2] &= !(0xffff_ffff << (32 * (col % 2)));
                 }
             }
-        }
+            squares.into()
+        };
         Some(Self {
             squares,
             terms: self.terms,
@@ -601,7 +635,7 @@ mod tests {
                 .flat_map(|row| row[range.clone()].to_vec())
                 .collect();
             let part = BrainMatrix::pack(&part, terms, range.len(), false);
-            assert_eq!(whole.columns(range).unwrap().squares, part.squares);
+            assert_eq!(*whole.columns(range).unwrap().squares, *part.squares);
         }
         assert!(whole.columns(1..64).is_none());
     }

@@ -15,6 +15,7 @@ pub(crate) mod brain_tile;
 pub(crate) mod buffer;
 pub(crate) mod cross_entropy;
 pub(crate) mod matmul;
+pub(crate) mod memory_attention;
 pub(crate) mod norm;
 pub(crate) mod pairs;
 pub(crate) mod rotary;
