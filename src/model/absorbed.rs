@@ -8,7 +8,7 @@
 //! itself, since probabilities sum to 1.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
@@ -16,8 +16,8 @@ use super::attention::{CrossAttention, HeadLayout, store, take};
 use super::head_weights::HeadWeights;
 use super::kernels::attention::add;
 use super::kernels::buffer::Buffer;
-use super::kernels::matmul::Into;
-use super::kernels::memory_attention::{MemoryAttention, Piece};
+use super::kernels::matmul::{Into, Repeated};
+use super::kernels::memory_attention::{Memory, MemoryAttention, Piece, pack};
 use super::kernels::norm as norm_kernel;
 use super::ops::{contiguous_f32, with_f32};
 use super::rows::Rows;
@@ -25,8 +25,14 @@ use super::rows::Rows;
 /// How much longer a multiplication takes here than in a projection, whose matrices are larger and may be in bf16.
 const SLOWER: usize = 2;
 
-/// The gradient of one memory, gathered from the layers that look at it.
-pub(crate) type MemoryGradient = Arc<Mutex<Vec<Piece>>>;
+/// What the layers that look at one memory share.
+#[derive(Default)]
+pub(crate) struct SharedMemory {
+    /// Of each row, for the products with it.
+    packed: OnceLock<Vec<[Repeated; 2]>>,
+    /// What those layers have left for its gradient.
+    pieces: Mutex<Vec<Piece>>,
+}
 
 /// Whether a layer does less arithmetic without projecting the memory.
 pub(crate) fn is_cheaper(
@@ -88,14 +94,13 @@ impl CrossAttention {
 
 /// The sub-layer as one op of the decoder's state and the memory.
 pub(crate) struct AbsorbedCrossAttention {
-    pub(crate) block: CrossAttention,
-    pub(crate) rows: Arc<Rows>,
-    pub(crate) memory_rows: Arc<Rows>,
-    /// Where the memory's gradient gathers.
-    pub(crate) gradient: MemoryGradient,
-    /// Whether this is the first layer, whose backward comes last and hands the gathered gradient on.
-    pub(crate) is_first: bool,
-    pub(crate) keep: bool,
+    block: CrossAttention,
+    rows: Arc<Rows>,
+    memory_rows: Arc<Rows>,
+    shared: Arc<SharedMemory>,
+    /// Whether this is the first of them, whose backward comes last and hands the gathered gradient on.
+    is_first: bool,
+    keep: bool,
     saved: Mutex<Option<Saved>>,
 }
 
@@ -111,7 +116,7 @@ impl AbsorbedCrossAttention {
     pub(crate) fn new(
         block: CrossAttention,
         (rows, memory_rows): (Arc<Rows>, Arc<Rows>),
-        gradient: MemoryGradient,
+        shared: Arc<SharedMemory>,
         is_first: bool,
         keep: bool,
     ) -> Self {
@@ -119,11 +124,20 @@ impl AbsorbedCrossAttention {
             block,
             rows,
             memory_rows,
-            gradient,
+            shared,
             is_first,
             keep,
             saved: Mutex::new(None),
         }
+    }
+
+    /// The memory with what all layers share.
+    fn memory<'m>(&'m self, numbers: &'m [f32]) -> Memory<'m> {
+        let packed = self.shared.packed.get_or_init(|| {
+            let hidden_size = self.block.key_value.inputs();
+            pack(numbers, hidden_size, self.memory_rows.ranges())
+        });
+        Memory::new(numbers, packed)
     }
 
     fn kernel(&self) -> MemoryAttention<'_> {
@@ -140,7 +154,7 @@ impl AbsorbedCrossAttention {
         let mut query = Buffer::dirty(self.rows.total() * block.layout.query_width());
         block.query.apply(&normed, &mut query, Into::Overwrite)?;
         let mut attended = query;
-        let saved = attend(block, self.kernel(), &mut attended, memory)?;
+        let saved = attend(block, self.kernel(), &mut attended, &self.memory(memory))?;
         if let Some(y) = y {
             block.output.apply(&attended, y, Into::Add)?;
         }
@@ -165,7 +179,7 @@ impl AbsorbedCrossAttention {
         let mut dscores = Buffer::dirty(saved.probabilities.len());
         let mut dqueries = Buffer::dirty(saved.queries.len());
         kernel.vjp(
-            memory,
+            &self.memory(memory),
             &saved.probabilities,
             &dcontexts,
             &mut dscores,
@@ -185,7 +199,7 @@ impl AbsorbedCrossAttention {
             queries,
             probabilities,
         } = saved;
-        let Ok(mut pieces) = self.gradient.lock() else {
+        let Ok(mut pieces) = self.shared.pieces.lock() else {
             candle_core::bail!("another layer's backward failed")
         };
         pieces.push(Piece {
@@ -272,7 +286,7 @@ fn attend(
     block: &CrossAttention,
     kernel: MemoryAttention<'_>,
     query: &mut [f32],
-    memory: &[f32],
+    memory: &Memory<'_>,
 ) -> Result<Saved> {
     let wide = query.len() / block.layout.head_size * kernel.hidden_size;
     let mut queries = Buffer::dirty(wide);

@@ -10,7 +10,7 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor,
 };
 
-use super::absorbed::{AbsorbedCrossAttention, MemoryGradient};
+use super::absorbed::{AbsorbedCrossAttention, SharedMemory};
 use super::frozen::FrozenLinear;
 use super::intermediate::{Form, Intermediate, Operand, Product};
 use super::kernels::attention::{self as kernel, Attention, Columns, ColumnsMut, DistanceBias};
@@ -190,7 +190,7 @@ impl CrossAttention {
         }
     }
 
-    /// [`Self::fused`] without a projection of the memory; `is_first` of all layers that share `gradient`, whose backward
+    /// [`Self::fused`] without a projection of the memory; `is_first` of all layers that have `shared`, whose backward
     /// is the last and gives the memory's.
     pub(crate) fn absorbed(
         &self,
@@ -198,7 +198,7 @@ impl CrossAttention {
         rows: &Arc<Rows>,
         memory: &Tensor,
         memory_rows: &Arc<Rows>,
-        gradient: &MemoryGradient,
+        shared: &Arc<SharedMemory>,
         is_first: bool,
     ) -> Result<Tensor> {
         x.contiguous()?.apply_op2(
@@ -206,7 +206,7 @@ impl CrossAttention {
             AbsorbedCrossAttention::new(
                 self.clone(),
                 (rows.clone(), memory_rows.clone()),
-                gradient.clone(),
+                shared.clone(),
                 is_first,
                 (x.track_op() || memory.track_op()) && !self.recompute,
             ),
@@ -223,8 +223,8 @@ impl CrossAttention {
         turns: Turns,
     ) -> Result<Tensor> {
         if turns.is_none() && self.is_absorbed_for(rows, memory_rows) {
-            let gradient = MemoryGradient::default();
-            return self.absorbed(x, rows, memory, memory_rows, &gradient, true);
+            let shared = Arc::<SharedMemory>::default();
+            return self.absorbed(x, rows, memory, memory_rows, &shared, true);
         }
         x.contiguous()?.apply_op2(
             &memory.contiguous()?,

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::absorbed::MemoryGradient;
+use super::absorbed::SharedMemory;
 use super::attention::{BatchPositions, CrossAttention, HeadLayout, SelfAttention};
 use super::config::{StackConfig, StackPositions, T5Config};
 use super::feed_forward::FeedForward;
@@ -245,8 +245,8 @@ impl T5 {
         let positions = stack
             .positions
             .of_layers(stack.layers.len(), rows.longest());
-        // One gradient of the memory for all layers; each of them gives its own where keys and values are projected.
-        let gradient = MemoryGradient::default();
+        // Where keys and values are projected, each layer gives the memory a gradient; else all of them one.
+        let shared = Arc::<SharedMemory>::default();
         let absorbed = engine == Engine::Fused
             && stack
                 .layers
@@ -256,7 +256,7 @@ impl T5 {
             x = layer.attention.forward(&x, rows, positions, engine)?;
             let cross = &layer.cross_attention;
             x = if absorbed {
-                cross.absorbed(&x, rows, memory, memory_rows, &gradient, number == 0)?
+                cross.absorbed(&x, rows, memory, memory_rows, &shared, number == 0)?
             } else {
                 cross.forward(&x, rows, memory, memory_rows, engine)?
             };

@@ -204,6 +204,35 @@ pub(crate) enum Right<'a> {
     /// Packed for our tiles.
     #[cfg(target_arch = "x86_64")]
     Packed(tile::Panels),
+    /// Packed before, for other products too.
+    #[cfg(target_arch = "x86_64")]
+    Shared(&'a tile::Panels),
+}
+
+/// A right operand packed once for products at several times; holds nothing where nothing is packed.
+pub(crate) struct Repeated {
+    #[cfg(target_arch = "x86_64")]
+    panels: Option<tile::Panels>,
+}
+
+impl Repeated {
+    /// Packs `right` where that pays.
+    pub(crate) fn pack(right: MatRef<'_>, threads: Threads) -> Self {
+        let _ = (right, threads);
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            panels: (level() == Level::Avx512).then(|| tile::Panels::pack(right, threads)),
+        }
+    }
+
+    /// The operand, which was packed from `right`.
+    pub(crate) fn of<'a>(&'a self, right: MatRef<'a>) -> Right<'a> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(panels) = &self.panels {
+            return Right::Shared(panels);
+        }
+        Right::View(right)
+    }
 }
 
 impl<'a> Right<'a> {
@@ -240,6 +269,8 @@ fn right_sizes(right: &Right<'_>) -> (usize, usize) {
         Right::View(right) => (right.rows, right.cols),
         #[cfg(target_arch = "x86_64")]
         Right::Packed(right) => right.sizes(),
+        #[cfg(target_arch = "x86_64")]
+        Right::Shared(right) => right.sizes(),
     }
 }
 
@@ -276,6 +307,11 @@ pub(crate) fn matmul_prepared(
         Right::View(right) => *right,
         #[cfg(target_arch = "x86_64")]
         Right::Packed(right) => {
+            tile::product(result, into, scale, left, right, threads);
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        Right::Shared(right) => {
             tile::product(result, into, scale, left, right, threads);
             return;
         }

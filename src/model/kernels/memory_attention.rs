@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::super::rows::Rows;
 use super::attention::exponential_row;
 use super::buffer::Buffer;
-use super::matmul::{Into, MatMut, MatRef, Threads, matmul};
+use super::matmul::{Into, MatMut, MatRef, Repeated, Threads, matmul, matmul_prepared};
 use super::simd::sum2;
 
 /// Sizes and rules of one attention.
@@ -44,6 +44,39 @@ pub(crate) struct Piece {
     pub(crate) dcontexts: Buffer,
 }
 
+/// A memory [M, H] with what its products have in common over all layers, forward and backward: both orientations of
+/// every row's part, packed.
+pub(crate) struct Memory<'a> {
+    numbers: &'a [f32],
+    packed: Vec<&'a [Repeated; 2]>,
+}
+
+impl<'a> Memory<'a> {
+    /// `packed` holds for each row what [`pack`] made of these numbers and its range.
+    pub(crate) fn new(
+        numbers: &'a [f32],
+        packed: impl IntoIterator<Item = &'a [Repeated; 2]>,
+    ) -> Self {
+        let packed = packed.into_iter().collect();
+        Self { numbers, packed }
+    }
+}
+
+/// Packs what each row sees of a memory [M, H], as it lies and transposed.
+pub(crate) fn pack(
+    memory: &[f32],
+    hidden_size: usize,
+    ranges: &[Range<usize>],
+) -> Vec<[Repeated; 2]> {
+    let parts = ranges.iter().map(|range| {
+        let numbers = &memory[range.start * hidden_size..range.end * hidden_size];
+        MatRef::packed(numbers, range.len(), hidden_size)
+    });
+    parts
+        .map(|part| [part, part.transposed()].map(|part| Repeated::pack(part, Threads::All)))
+        .collect()
+}
+
 impl MemoryAttention<'_> {
     /// Probabilities of all rows together.
     pub(crate) fn score_count(&self) -> usize {
@@ -61,9 +94,9 @@ impl MemoryAttention<'_> {
     }
 
     /// What row `row` sees, [S, H].
-    fn memory<'m>(&self, memory: &'m [f32], row: usize) -> MatRef<'m> {
+    fn memory<'m>(&self, memory: &Memory<'m>, row: usize) -> MatRef<'m> {
         let range = &self.memory_ranges[row];
-        let numbers = &memory[range.start * self.hidden_size..range.end * self.hidden_size];
+        let numbers = &memory.numbers[range.start * self.hidden_size..range.end * self.hidden_size];
         MatRef::packed(numbers, range.len(), self.hidden_size)
     }
 
@@ -72,7 +105,7 @@ impl MemoryAttention<'_> {
     pub(crate) fn forward(
         &self,
         queries: &[f32],
-        memory: &[f32],
+        memory: &Memory<'_>,
         probabilities: &mut [f32],
         contexts: &mut [f32],
     ) {
@@ -83,16 +116,18 @@ impl MemoryAttention<'_> {
         for_each_row(
             tasks.collect(),
             |row, ((queries, scores), contexts), threads| {
+                let [along, across] = memory.packed[row];
                 let memory = self.memory(memory, row);
                 let (count, seen) = (queries.len() / self.hidden_size, memory.rows());
                 let queries = MatRef::packed(queries, count, self.hidden_size);
                 let product = MatMut::packed(scores, count, seen);
-                matmul(
+                let right = across.of(memory.transposed());
+                matmul_prepared(
                     product,
                     Into::Overwrite,
                     self.scale,
                     queries,
-                    memory.transposed(),
+                    &right,
                     threads,
                 );
                 for (query, scores) in scores.chunks_exact_mut(seen.max(1)).enumerate() {
@@ -104,12 +139,13 @@ impl MemoryAttention<'_> {
                 }
                 let probabilities = MatRef::packed(scores, count, seen);
                 let contexts = MatMut::packed(contexts, count, self.hidden_size);
-                matmul(
+                let right = along.of(memory);
+                matmul_prepared(
                     contexts,
                     Into::Overwrite,
                     1.0,
                     probabilities,
-                    memory,
+                    &right,
                     threads,
                 );
             },
@@ -128,7 +164,7 @@ impl MemoryAttention<'_> {
     /// Gradients of the scores (the scale multiplied in) and of the queries [N · heads, H] for those of the contexts.
     pub(crate) fn vjp(
         &self,
-        memory: &[f32],
+        memory: &Memory<'_>,
         probabilities: &[f32],
         dcontexts: &[f32],
         dscores: &mut [f32],
@@ -142,18 +178,13 @@ impl MemoryAttention<'_> {
         for_each_row(
             tasks.collect(),
             |row, (((dcontexts, probabilities), dscores), dqueries), threads| {
+                let [along, across] = memory.packed[row];
                 let memory = self.memory(memory, row);
                 let (count, seen) = (dcontexts.len() / self.hidden_size, memory.rows());
                 let dcontexts = MatRef::packed(dcontexts, count, self.hidden_size);
                 let product = MatMut::packed(dscores, count, seen);
-                matmul(
-                    product,
-                    Into::Overwrite,
-                    1.0,
-                    dcontexts,
-                    memory.transposed(),
-                    threads,
-                );
+                let right = across.of(memory.transposed());
+                matmul_prepared(product, Into::Overwrite, 1.0, dcontexts, &right, threads);
                 let rows = probabilities.chunks_exact(seen.max(1));
                 for (p, ds) in rows.zip(dscores.chunks_exact_mut(seen.max(1))) {
                     let mean = sum2(p, ds, |p, ds| p * ds);
@@ -163,7 +194,8 @@ impl MemoryAttention<'_> {
                 }
                 let dscores = MatRef::packed(dscores, count, seen);
                 let dqueries = MatMut::packed(dqueries, count, self.hidden_size);
-                matmul(dqueries, Into::Overwrite, 1.0, dscores, memory, threads);
+                let right = along.of(memory);
+                matmul_prepared(dqueries, Into::Overwrite, 1.0, dscores, &right, threads);
             },
         );
     }
@@ -307,15 +339,17 @@ mod tests {
                     query_rows: &rows,
                     memory_ranges: seen.ranges(),
                 };
+                let packed = pack(&memory, HIDDEN, seen.ranges());
+                let whole = Memory::new(&memory, &packed);
                 let scores = kernel.score_count();
                 let (mut p, mut contexts) = (Buffer::dirty(scores), Buffer::dirty(wide));
-                kernel.forward(&queries, &memory, &mut p, &mut contexts);
+                kernel.forward(&queries, &whole, &mut p, &mut contexts);
                 let found: f64 = contexts.iter().zip(&g).map(|(c, g)| f64::from(c * g)).sum();
                 let expected = value(&queries, &memory, &g, &rows, &seen, causal);
                 assert!((found - expected).abs() < 1e-4 * (1.0 + expected.abs()));
 
                 let (mut dscores, mut dqueries) = (Buffer::dirty(scores), vec![0.0; wide]);
-                kernel.vjp(&memory, &p, &g, &mut dscores, &mut dqueries);
+                kernel.vjp(&whole, &p, &g, &mut dscores, &mut dqueries);
                 let copy = |numbers: &[f32]| {
                     let mut buffer = Buffer::dirty(numbers.len());
                     buffer.copy_from_slice(numbers);
