@@ -134,7 +134,9 @@ impl MemoryAttention<'_> {
                     let (scores, hidden) = scores.split_at_mut(self.seen_by(query, count, seen));
                     let (_, sum) = exponential_row(scores);
                     let factor = sum.recip();
-                    scores.iter_mut().for_each(|score| *score *= factor);
+                    for score in scores {
+                        *score *= factor;
+                    }
                     hidden.fill(0.0);
                 }
                 let probabilities = MatRef::packed(scores, count, seen);
@@ -244,7 +246,7 @@ impl MemoryAttention<'_> {
 }
 
 /// Parts of these lengths, end to end.
-fn cut<'a>(mut data: &'a mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&'a mut [f32]> {
+fn cut(mut data: &mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
     let mut parts = vec![];
     for length in lengths {
         let (part, rest) = data.split_at_mut(length);
@@ -255,7 +257,7 @@ fn cut<'a>(mut data: &'a mut [f32], lengths: impl Iterator<Item = usize>) -> Vec
 }
 
 /// As [`cut`], to be read.
-fn cut_ref<'a>(mut data: &'a [f32], lengths: impl Iterator<Item = usize>) -> Vec<&'a [f32]> {
+fn cut_ref(mut data: &[f32], lengths: impl Iterator<Item = usize>) -> Vec<&[f32]> {
     let mut parts = vec![];
     for length in lengths {
         let (part, rest) = data.split_at(length);
