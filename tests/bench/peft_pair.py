@@ -277,9 +277,12 @@ class Bench:
 
     def start(self):
         """Seconds from the command to the end of the first optimizer step: the command does that step and ends."""
-        walls = sorted(self.ptune_train("t5", "32", steps=1)[2] for _ in range(3))
         _, _, first = self.peft_train("t5", "32")
-        print(f"first step of the T5: ptune {walls[1]:.2f} s (whole command of one step, median of 3), PEFT {first:.1f} s", flush=True)
+        for precision in ("32", "bf16"):
+            runs = [self.ptune_train("t5" if precision == "32" else "t5-bf16", precision, steps=1) for _ in range(5)]
+            wall, step = (statistics.median(values) for values in zip(*((wall, steps[0]["seconds"]) for steps, _, wall in runs)))
+            print(f"first step of the T5: ptune {precision:4} {wall:.2f} s (whole command of one step, median of 5; {step:.2f} s of it in the "
+                  f"step), PEFT f32 {first:.1f} s", flush=True)
 
 
 def necessary_flop(folder, rows_file, step):
