@@ -121,17 +121,28 @@ def gemm_peak(_):
 # -- both sides -------------------------------------------------------------------------------------------------------
 
 
+# A process of its own between this one and the measured one: on Linux a child's largest resident set begins with its parent's,
+# and this one holds PyTorch.
+MEASURE = """
+import json, os, subprocess, sys, time
+started, started_at = time.perf_counter(), time.time()
+child = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(child.pid, 0)
+with open(sys.argv[1], "w") as file:
+    json.dump([time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9, started_at], file)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def run(command, log):
-    """Runs a command; its output, seconds and largest resident memory in GB (its children's too)."""
-    started, started_at = time.perf_counter(), time.time()
+    """Runs a command; its output, seconds and largest resident memory in GB (its children's too), and when it began."""
+    numbers = Path(f"{log}.numbers")
     with open(log, "w") as errors:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        output = child.stdout.read()
-        _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        raise SystemExit(f"failed: {' '.join(command)}\n{output}\n{Path(log).read_text()[-3000:]}")
-    return output, time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9, started_at
+        words = [sys.executable, "-S", "-c", MEASURE, str(numbers), *command]
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"failed: {' '.join(command)}\n{done.stdout}\n{Path(log).read_text()[-3000:]}")
+    return done.stdout, *json.loads(numbers.read_text())
 
 
 def this_file(role, *words):
@@ -314,7 +325,10 @@ def necessary_flop(folder, rows_file, step):
             losses, tokens = encode(row["answer"]) + 1, encode(template.format(**row)) + 1 + virtual
             layer = 4 * hidden * inner + (3 if config.get("is_gated_act") else 2) * hidden * wide
             total += config["num_layers"] * (4 * layer * tokens + 12 * inner * tokens * tokens)
-            total += config["num_decoder_layers"] * (8 * hidden * inner * tokens + 4 * losses * (layer + 2 * hidden * inner))
+            # Keys and values of the encoder's output, or its product with queries times the key weight, whichever is less.
+            projected = 8 * hidden * inner * tokens
+            absorbed = 12 * losses * config["num_heads"] * hidden * tokens + 8 * losses * hidden * inner
+            total += config["num_decoder_layers"] * (min(projected, absorbed) + 4 * losses * (layer + 2 * hidden * inner))
             total += 4 * losses * hidden * config["vocab_size"]
     return total
 
