@@ -6,9 +6,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor,
-};
+use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor};
 
 use super::absorbed::{AbsorbedCrossAttention, SharedMemory};
 use super::frozen::FrozenLinear;
@@ -22,6 +20,7 @@ use super::norm::Norm;
 use super::ops::{Engine, contiguous_f32, softmax, with_f32};
 pub use super::position::{BatchBias, BatchPositions};
 use super::rows::Rows;
+use super::stack::{self, Saved, SubLayer};
 
 /// Sizes and rules that all attentions of a stack share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,14 +115,21 @@ impl SelfAttention {
                 let y = self.output.forward(&attended)?; // [N, H]
                 if self.residual { x + y } else { Ok(y) }
             }
-            Engine::Fused => x.contiguous()?.apply_op1(SelfAttentionOp {
-                block: self.clone(),
-                rows: rows.clone(),
-                positions: positions.clone(),
-                keep: x.track_op() && !self.recompute,
-                saved: Mutex::new(None),
-            }),
+            Engine::Fused => stack::apply(x, vec![self.sub_layer(rows, positions)]),
         }
+    }
+
+    /// The sub-layer for rows at these positions, over the CPU kernels.
+    pub(crate) fn sub_layer(
+        &self,
+        rows: &Arc<Rows>,
+        positions: &BatchPositions,
+    ) -> Box<dyn SubLayer> {
+        Box::new(SelfAttentionOfRows {
+            block: self.clone(),
+            rows: rows.clone(),
+            positions: positions.clone(),
+        })
     }
 
     /// The same with queries at the end of each row alone, which see all of it: its memory is [`Self::norm`] of the whole
@@ -401,23 +407,22 @@ pub(crate) fn kernel_of<'a>(
     }
 }
 
-/// The sub-layer as one op, keeping the projections and the logarithms of the softmax sums for its backward.
-struct SelfAttentionOp {
+/// The sub-layer for one batch, keeping the projections and the logarithms of the softmax sums for its backward.
+struct SelfAttentionOfRows {
     block: SelfAttention,
     rows: Arc<Rows>,
     positions: BatchPositions,
-    keep: bool,
-    saved: Mutex<Option<SelfAttentionSaved>>,
 }
 
-struct SelfAttentionSaved {
+/// What its forward pass leaves.
+pub(crate) struct SelfAttentionSaved {
     /// [N, Q + 2K], queries and keys turned by their positions.
     projected: Intermediate,
     /// [N, heads]
     lse: Buffer,
 }
 
-impl SelfAttentionOp {
+impl SelfAttentionOfRows {
     /// The form of what lies between the products.
     fn form(&self) -> Form {
         let block = &self.block;
@@ -457,9 +462,10 @@ impl SelfAttentionOp {
             projected.turn(rotation, self.stride(), (heads, layout.head_size), back);
         }
     }
+}
 
-    /// Adds the sub-layer's result to `y` (where asked for) and gives what the backward needs.
-    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<SelfAttentionSaved> {
+impl SubLayer for SelfAttentionOfRows {
+    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Saved> {
         let block = &self.block;
         let count = self.rows.total();
         let form = self.form();
@@ -490,10 +496,13 @@ impl SelfAttentionOp {
             let y = Product::Numbers(y, Into::Add);
             block.output.multiply(attended.operand(), y)?;
         }
-        Ok(SelfAttentionSaved { projected, lse })
+        Ok(Saved::Attention(SelfAttentionSaved { projected, lse }))
     }
 
-    fn gradient(&self, x: &[f32], dy: &[f32], saved: SelfAttentionSaved) -> Result<Vec<f32>> {
+    fn gradient(&self, x: &[f32], gradient: &mut [f32], saved: Saved) -> Result<()> {
+        let Saved::Attention(saved) = saved else {
+            candle_core::bail!("a self-attention was given what another sub-layer left")
+        };
         let block = &self.block;
         let count = self.rows.total();
         let form = saved.projected.form;
@@ -501,7 +510,7 @@ impl SelfAttentionOp {
         let mut dattended = Intermediate::dirty(form, count * queries);
         block
             .output
-            .multiply_back(Operand::Numbers(dy), dattended.product())?;
+            .multiply_back(Operand::Numbers(gradient), dattended.product())?;
         let mut dprojected = Intermediate::dirty(form, count * self.stride());
         let [dq, dk, dv] = dprojected.columns_mut(self.stride(), self.offsets());
         kernel::vjp_in(
@@ -525,48 +534,20 @@ impl SelfAttentionOp {
             Product::Numbers(&mut dnormed, Into::Overwrite),
         )?;
         drop(dprojected);
-        let mut dx = start(dy, block.residual);
+        if !block.residual {
+            gradient.fill(0.0);
+        }
         block
             .norm
-            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, &mut dx))?;
-        Ok(dx)
-    }
-}
-
-impl CustomOp1 for SelfAttentionOp {
-    fn name(&self) -> &'static str {
-        "self-attention"
+            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, gradient))
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = contiguous_f32(storage, layout)?;
-        let mut y = start(x, self.block.residual);
-        let saved = self.run(x, Some(&mut y))?;
-        if self.keep {
-            store(&self.saved, saved);
-        }
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    fn residual(&self) -> bool {
+        self.block.residual
     }
 
-    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let dx = with_f32(arg, |x| -> Result<Vec<f32>> {
-            let saved = match take(&self.saved) {
-                Some(saved) => saved,
-                None => self.run(x, None)?,
-            };
-            with_f32(&grad, |dy| self.gradient(x, dy, saved))?
-        })??;
-        Ok(Some(Tensor::from_vec(dx, arg.shape(), arg.device())?))
-    }
-}
-
-/// What a sub-layer adds its result to: its input, or nothing.
-pub(crate) fn start(x: &[f32], residual: bool) -> Vec<f32> {
-    if residual {
-        x.to_vec()
-    } else {
-        vec![0.0; x.len()]
+    fn recompute(&self) -> bool {
+        self.block.recompute
     }
 }
 

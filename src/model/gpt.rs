@@ -18,6 +18,7 @@ use super::head::Head;
 use super::norm::Norm;
 use super::ops::Engine;
 use super::rows::Rows;
+use super::stack;
 use super::weights::Weights;
 
 /// A frozen decoder-only language model.
@@ -52,6 +53,28 @@ impl GptLayer {
         }
         Ok(self.feed_forward.forward(&attended, engine)?)
     }
+}
+
+/// States [N, H] after these layers.
+fn through(
+    layers: &[GptLayer],
+    mut x: Tensor,
+    rows: &Arc<Rows>,
+    positions: &BatchPositions,
+    engine: Engine,
+) -> Result<Tensor> {
+    if engine == Engine::Fused && layers.iter().all(|layer| !layer.parallel) {
+        let sub_layers = layers.iter().flat_map(|layer| {
+            let attention = layer.attention.sub_layer(rows, positions);
+            [attention, Box::new(layer.feed_forward.clone())]
+        });
+        return Ok(stack::apply(&x, sub_layers.collect())?);
+    }
+    for layer in layers {
+        let attended = layer.attention.forward(&x, rows, positions, engine)?;
+        x = layer.finish(&x, attended, engine)?;
+    }
+    Ok(x)
 }
 
 impl Gpt {
@@ -134,10 +157,7 @@ impl Gpt {
         rows.check("the input", embeddings.dims2()?.0)?;
         self.check_length(rows.longest())?;
         let (mut x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
-        for layer in &self.layers {
-            let attended = layer.attention.forward(&x, rows, &positions, engine)?;
-            x = layer.finish(&x, attended, engine)?;
-        }
+        x = through(&self.layers, x, rows, &positions, engine)?;
         Ok(x)
     }
 
@@ -165,10 +185,7 @@ impl Gpt {
         rows.check("the input", embeddings.dims2()?.0)?;
         self.check_length(rows.longest())?;
         let (mut x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
-        for layer in before {
-            let attended = layer.attention.forward(&x, rows, &positions, engine)?;
-            x = layer.finish(&x, attended, engine)?;
-        }
+        x = through(before, x, rows, &positions, engine)?;
         let counts = rows.counts_since_first_of(chosen);
         let ends = rows.last(&counts);
         let end_rows = Arc::new(Rows::new(counts));

@@ -28,6 +28,7 @@ pub mod norm;
 pub mod ops;
 pub mod position;
 mod rows;
+mod stack;
 pub mod t5;
 pub mod toy;
 mod trace;

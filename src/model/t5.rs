@@ -20,6 +20,7 @@ use super::norm::Norm;
 use super::ops::Engine;
 use super::position::RelativeBias;
 use super::rows::Rows;
+use super::stack;
 use super::weights::Weights;
 
 /// A frozen encoder-decoder language model.
@@ -207,16 +208,28 @@ impl T5 {
     /// Where sizes do not fit, or a row is longer than the learned positions.
     pub fn encode(&self, embeddings: &Tensor, rows: &Arc<Rows>, engine: Engine) -> Result<Tensor> {
         rows.check("the encoder's input", embeddings.dims2()?.0)?;
-        let stack = &self.encoder;
-        let mut x = stack.positions.place(embeddings, &rows.positions())?; // [N, H]
-        let positions = stack
+        let encoder = &self.encoder;
+        let mut x = encoder.positions.place(embeddings, &rows.positions())?; // [N, H]
+        let positions = encoder
             .positions
-            .of_layers(stack.layers.len(), rows.longest());
-        for (layer, positions) in stack.layers.iter().zip(&positions) {
-            x = layer.attention.forward(&x, rows, positions, engine)?;
-            x = layer.feed_forward.forward(&x, engine)?;
+            .of_layers(encoder.layers.len(), rows.longest());
+        let layers = encoder.layers.iter().zip(&positions);
+        match engine {
+            Engine::Fused => {
+                let sub_layers = layers.flat_map(|(layer, positions)| {
+                    let attention = layer.attention.sub_layer(rows, positions);
+                    [attention, Box::new(layer.feed_forward.clone())]
+                });
+                x = stack::apply(&x, sub_layers.collect())?;
+            }
+            Engine::Reference => {
+                for (layer, positions) in layers {
+                    x = layer.attention.forward(&x, rows, positions, engine)?;
+                    x = layer.feed_forward.forward(&x, engine)?;
+                }
+            }
         }
-        Ok(stack.norm.apply(&x, engine)?)
+        Ok(encoder.norm.apply(&x, engine)?)
     }
 
     /// The decoder's states before its final norm: ids of packed rows, one for each row of `memory` [N, H] -> [M, H].
