@@ -32,6 +32,7 @@ mod stack;
 pub mod t5;
 pub mod toy;
 mod trace;
+pub mod trained;
 pub mod weights;
 
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
-use candle_nn::{Linear, Module};
 
+use crate::model::trained::linear;
 use crate::sys::rng::SeededRng;
 
 /// Between two layers.
@@ -86,11 +86,7 @@ impl LinearStack {
                     Activation::Gelu => hidden.gelu()?,
                 }; // [V, in]
             }
-            let linear = Linear::new(
-                layer.weight.as_tensor().clone(),
-                Some(layer.bias.as_tensor().clone()),
-            );
-            hidden = linear.forward(&hidden)?; // [V, out]
+            hidden = linear(&hidden, &layer.weight, &layer.bias)?; // [V, out]
         }
         Ok(hidden)
     }

@@ -1,0 +1,135 @@
+//! A linear layer that is trained, as prompt encoders have them, over the CPU kernels; candle's ops on other devices.
+
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+
+use super::kernels::attention::add;
+use super::kernels::matmul::{Into, MatMut, MatRef, Threads, matmul};
+use super::ops::{contiguous_f32, with_f32};
+
+/// `x · Wᵀ + b`: [N, in], [out, in] and [out] -> [N, out]; differentiable in all three.
+///
+/// # Errors
+/// Where the sizes do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() && x.dtype() == DType::F32 && weight.dtype() == DType::F32 {
+        return x
+            .contiguous()?
+            .apply_op3(&weight.contiguous()?, &bias.contiguous()?, LinearOp);
+    }
+    x.matmul(&weight.t()?)?.broadcast_add(bias)
+}
+
+struct LinearOp;
+
+impl CustomOp3 for LinearOp {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight) = (contiguous_f32(s1, l1)?, contiguous_f32(s2, l2)?);
+        let bias = contiguous_f32(s3, l3)?;
+        let ((count, inputs), (outputs, terms)) = (l1.shape().dims2()?, l2.shape().dims2()?);
+        if terms != inputs || bias.len() != outputs {
+            candle_core::bail!(
+                "a layer of {terms} inputs and {outputs} outputs was given rows of {inputs} and a bias of {}",
+                bias.len()
+            );
+        }
+        let mut y = vec![0.0; count * outputs];
+        let mut result = MatMut::packed(&mut y, count, outputs);
+        let into = result.begin_with(Some(bias), Into::Overwrite);
+        let (x, weight) = (
+            MatRef::packed(x, count, inputs),
+            MatRef::packed(weight, outputs, inputs),
+        );
+        matmul(result, into, 1.0, x, weight.transposed(), Threads::All);
+        Ok((CpuStorage::F32(y), (count, outputs).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _bias: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let ((count, inputs), outputs) = (x.dims2()?, weight.dims2()?.0);
+        let (mut dx, mut dweight) = (vec![0.0; count * inputs], vec![0.0; outputs * inputs]);
+        let mut dbias = vec![0.0; outputs];
+        with_f32(&grad, |dy| {
+            let dy_rows = MatRef::packed(dy, count, outputs);
+            with_f32(weight, |weight| {
+                let weight = MatRef::packed(weight, outputs, inputs);
+                let dx = MatMut::packed(&mut dx, count, inputs);
+                matmul(dx, Into::Overwrite, 1.0, dy_rows, weight, Threads::All);
+            })?;
+            for dy in dy.chunks_exact(outputs.max(1)) {
+                add(&mut dbias, dy);
+            }
+            with_f32(x, |x| {
+                let x = MatRef::packed(x, count, inputs);
+                let dweight = MatMut::packed(&mut dweight, outputs, inputs);
+                let dy = dy_rows.transposed();
+                matmul(dweight, Into::Overwrite, 1.0, dy, x, Threads::All);
+            })
+        })??;
+        let tensor =
+            |numbers, like: &Tensor| Tensor::from_vec(numbers, like.shape(), like.device());
+        Ok((
+            Some(tensor(dx, x)?),
+            Some(tensor(dweight, weight)?),
+            Some(Tensor::from_vec(dbias, outputs, x.device())?),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+    use crate::sys::rng::SeededRng;
+
+    #[test]
+    fn values_and_gradients_of_a_layer_are_those_of_plain_ops() {
+        let mut rng = SeededRng::new(1, 0);
+        for (count, inputs, outputs) in [(1, 1, 1), (7, 5, 70), (60, 40, 33)] {
+            let mut draw = |shape: &[usize]| {
+                let numbers = rng.normals(shape.iter().product(), 1.0);
+                Var::from_tensor(&Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()).unwrap()
+            };
+            let (x, weight) = (draw(&[count, inputs]), draw(&[outputs, inputs]));
+            let (bias, g) = (draw(&[outputs]), draw(&[count, outputs]));
+            let plain = x.matmul(&weight.t().unwrap()).unwrap();
+            let plain = plain.broadcast_add(&bias).unwrap();
+            let fused = linear(&x, &weight, &bias).unwrap();
+            let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let alike = |a: &Tensor, b: &Tensor| {
+                let pairs = numbers(a).into_iter().zip(numbers(b));
+                for (a, b) in pairs {
+                    assert!((a - b).abs() <= 2e-5 * (1.0 + b.abs()), "{a} and {b}");
+                }
+            };
+            alike(&fused, &plain);
+            let gradients = |y: &Tensor| (y * g.as_tensor()).unwrap().backward().unwrap();
+            let (found, expected) = (gradients(&fused), gradients(&plain));
+            for parameter in [&x, &weight, &bias] {
+                alike(
+                    found.get(parameter).unwrap(),
+                    expected.get(parameter).unwrap(),
+                );
+            }
+        }
+    }
+}
