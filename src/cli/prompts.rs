@@ -20,7 +20,7 @@ pub(super) struct ExportArguments {
     /// The program to write for
     #[arg(long, value_name = "FORM", value_enum)]
     to: To,
-    /// Folder (peft) or file (the others) to write
+    /// Folder (peft) or file (the others) to write; nemo and nemo-b end in .nemo
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
     /// The task to write; needed where the archive has several and the form holds one
@@ -29,7 +29,7 @@ pub(super) struct ExportArguments {
     /// Stored type, for peft and prompt-embeds
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Stored,
-    /// Name of the base model, for peft; that of the archive where it is not given
+    /// Name of the base model, for peft, nemo and nemo-b; that of the archive where it is not given
     #[arg(long, value_name = "NAME")]
     base_model: Option<String>,
     /// Read what was written and compare it
@@ -47,6 +47,10 @@ enum To {
     TrtLlm,
     /// torch.save of [V, H], for vLLM's prompt_embeds
     PromptEmbeds,
+    /// A prompt archive of NeMo 1.10 to 1.16: all tasks, or one
+    Nemo,
+    /// A prompt archive of NeMo 1.17 to 2.0.0, which holds one task
+    NemoB,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -58,7 +62,7 @@ enum Stored {
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArguments {
-    /// A PEFT folder, a .npy, or a .pt with one tensor
+    /// A PEFT folder, a .npy, a .pt with one tensor, or a prompt .nemo of one task
     #[arg(value_name = "PATH")]
     from: PathBuf,
     /// The prompt archive to write
@@ -149,14 +153,16 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<i32> {
         To::Npy => Format::Npy,
         To::TrtLlm => Format::TensorRtLlm,
         To::PromptEmbeds => Format::PromptEmbeds,
+        To::Nemo => Format::NemoA,
+        To::NemoB => Format::NemoB,
     };
     let dtype = match arguments.dtype {
         Stored::F32 => DType::F32,
         Stored::F16 => DType::F16,
         Stored::Bf16 => DType::BF16,
     };
-    if dtype != DType::F32 && matches!(format, Format::Npy | Format::TensorRtLlm) {
-        return Err(Diagnostic::configuration("NumPy files of prompts are f32")
+    if dtype != DType::F32 && !matches!(format, Format::Peft | Format::PromptEmbeds) {
+        return Err(Diagnostic::configuration("prompts are f32 in this form")
             .hint("--dtype f32")
             .into());
     }
@@ -188,12 +194,13 @@ fn verify(archive: &PromptArchive, arguments: &ExportArguments, dtype: DType) ->
         architecture: archive.architecture().or(Some(Architecture::Gpt)),
         ..Import::default()
     };
-    let read = export::read(&arguments.output, &import)?;
+    let read = match arguments.to {
+        To::Nemo | To::NemoB => PromptArchive::open(&arguments.output)?,
+        _ => export::read(&arguments.output, &import)?,
+    };
     let expected: Vec<_> = match (&arguments.task, arguments.to) {
-        (Some(task), To::Peft | To::Npy | To::PromptEmbeds) => {
-            archive.tasks.get(task).into_iter().collect()
-        }
-        _ => archive.tasks.values().collect(),
+        (_, To::TrtLlm) | (None, _) => archive.tasks.values().collect(),
+        (Some(task), _) => archive.tasks.get(task).into_iter().collect(),
     };
     let mut equal = expected.len() == read.tasks.len();
     for (expected, found) in expected.into_iter().zip(read.tasks.values()) {

@@ -6,6 +6,7 @@
 //! in the middle of a text, several tasks) is refused with the reason rather than cut down in silence.
 
 pub mod edit;
+mod generation_b;
 pub mod nemo;
 mod npy;
 mod peft;
@@ -24,7 +25,7 @@ use crate::prompt::template::TaskTemplate;
 use crate::schema::{PromptLearningModel, TaskTemplateSection};
 use nemo::PromptArchive;
 
-/// A form of file that is not NeMo's.
+/// A form of file that prompts can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A folder of Hugging Face PEFT with an adapter of type PROMPT_TUNING.
@@ -35,6 +36,10 @@ pub enum Format {
     TensorRtLlm,
     /// What `torch.save` makes of one tensor [V, H]: the first rows of vLLM's `prompt_embeds`.
     PromptEmbeds,
+    /// A `.nemo` as NeMo 1.10 to 1.16 has it: a table of tasks.
+    NemoA,
+    /// A `.nemo` as NeMo 1.17 to 2.0.0 has it: one task and the encoder that gives it.
+    NemoB,
 }
 
 /// What [`write`] needs to know besides the archive.
@@ -42,7 +47,8 @@ pub enum Format {
 pub struct Options {
     /// The task to write where the form holds one; the archive's only task where this is nothing.
     pub task: Option<String>,
-    /// Stored type; f32 where this is nothing. [`Format::Npy`] and [`Format::TensorRtLlm`] are f32 always.
+    /// Stored type; f32 where this is nothing. All forms but [`Format::Peft`] and [`Format::PromptEmbeds`] are f32
+    /// always.
     pub dtype: Option<DType>,
     /// The base model's name, where it should not be the archive's `language_model_path`.
     pub base_model: Option<String>,
@@ -73,6 +79,8 @@ pub fn write(
         Format::Npy => plain::write_npy(archive, output, options),
         Format::TensorRtLlm => plain::write_table(archive, output),
         Format::PromptEmbeds => plain::write_prompt_embeds(archive, output, options),
+        Format::NemoA => generation_b::write_a(archive, output, options),
+        Format::NemoB => generation_b::write_b(archive, output, options),
     }
 }
 
@@ -94,6 +102,9 @@ pub struct Import {
 /// # Errors
 /// When it is of no known form or holds something that virtual tokens at a model's input cannot express.
 pub fn read(path: &Path, import: &Import) -> Result<PromptArchive> {
+    if is_nemo(path) {
+        return read_nemo(path, import);
+    }
     if peft::is_one(path) {
         return peft::read(path, import);
     }
@@ -109,9 +120,44 @@ pub fn read(path: &Path, import: &Import) -> Result<PromptArchive> {
             "`{}` is not a prompt file of a kind that can be read",
             path.display()
         ))
-        .note("expected a PEFT folder with adapter_config.json, a NumPy file, or what torch.save makes of one tensor")
+        .note("expected a PEFT folder with adapter_config.json, a prompt .nemo, a NumPy file, or what torch.save makes of one tensor")
         .into()),
     }
+}
+
+fn is_nemo(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "nemo") || path.join("model_config.yaml").is_file()
+}
+
+/// The one task of a prompt `.nemo` under another name and with another template.
+fn read_nemo(path: &Path, import: &Import) -> Result<PromptArchive> {
+    let archive = PromptArchive::open(path)?;
+    if archive.tasks.len() > 1 {
+        return Err(Diagnostic::configuration(format!(
+            "{} holds several tasks, each with a template of its own",
+            path.display()
+        ))
+        .hint(format!(
+            "ptune export {} --to nemo --task {} --output one.nemo",
+            path.display(),
+            archive.tasks.keys().next().map_or("NAME", String::as_str)
+        ))
+        .into());
+    }
+    let architecture = archive
+        .architecture()
+        .or(import.architecture)
+        .ok_or_else(|| {
+            broken(path, "the file does not say what its model is").hint("--architecture t5")
+        })?;
+    let base_model = archive.settings()?.language_model_path;
+    let tasks = archive.tasks.into_values();
+    archive_of(
+        tasks.map(|rows| (import.task.clone(), rows)).collect(),
+        import,
+        architecture,
+        import.language_model_path.clone().unwrap_or(base_model),
+    )
 }
 
 /// Only the rows of a file of any kind, a prompt `.nemo` included: task name to [V, H], f32. The one task of a file that
@@ -120,8 +166,7 @@ pub fn read(path: &Path, import: &Import) -> Result<PromptArchive> {
 /// # Errors
 /// As those of [`read`] and [`PromptArchive::open`].
 pub fn read_rows(path: &Path) -> Result<IndexMap<String, Tensor>> {
-    let is_nemo = path.extension().is_some_and(|end| end == "nemo");
-    if is_nemo || path.join("model_config.yaml").is_file() {
+    if is_nemo(path) {
         return Ok(PromptArchive::open(path)?.tasks);
     }
     let import = Import {

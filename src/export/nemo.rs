@@ -2,7 +2,7 @@
 //!
 //! Written in the layout of generation A (NeMo 1.10 to 1.16, also read by later tools): weights are
 //! `{prompt_table: {prompt_table.<task>.prompt_embeddings.weight, prompt_table.<task>.indices}}`. Read also: the older
-//! flat form, and the cached table of generation B, which has no `indices`.
+//! flat form, and the cached table of generation B, which has no `indices` (`super::generation_b` writes that layout).
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
 use serde_yaml::Value;
 
-use super::Architecture;
+use super::{Architecture, generation_b};
 use crate::diag::Diagnostic;
 use crate::schema::{PromptLearning, PromptLearningModel, TaskTemplateSection, VirtualPromptStyle};
 use crate::tensors::nemo::NemoArchive;
@@ -83,7 +83,7 @@ impl PromptArchive {
         );
         Ok(Self {
             tasks,
-            model_config: crate::yaml::to_yaml(&node_of(&config)),
+            model_config: yaml_of(&config),
             encoder: IndexMap::new(),
         })
     }
@@ -125,7 +125,7 @@ impl PromptArchive {
         entries.insert("task_templates".into(), serde_yaml::to_value(templates)?);
         Ok(Self {
             tasks,
-            model_config: crate::yaml::to_yaml(&node_of(&config)),
+            model_config: yaml_of(&config),
             encoder: IndexMap::new(),
         })
     }
@@ -169,11 +169,13 @@ impl PromptArchive {
                 .note("a prompt archive is what a prompt learning job writes to `model.nemo_path`; it is not a base model")
                 .into());
         }
-        Ok(Self {
+        let mut read = Self {
             tasks,
             encoder: encoder_of(&archive.weights)?,
             model_config: archive.model_config,
-        })
+        };
+        generation_b::fill_zeros(&mut read, path)?;
+        Ok(read)
     }
 
     /// Writes the archive to `path` in one step; equal content gives equal bytes.
@@ -234,6 +236,11 @@ fn encoder_of(weights: &StateValue) -> Result<IndexMap<String, Tensor>> {
         }
     }
     Ok(parameters)
+}
+
+/// The text of a configuration, as OmegaConf reads it back unchanged.
+pub(super) fn yaml_of(config: &Value) -> String {
+    crate::yaml::to_yaml(&node_of(config))
 }
 
 /// The same value in our own tree, whose emitter writes what OmegaConf reads back unchanged.
