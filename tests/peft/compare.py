@@ -317,7 +317,20 @@ def exports(model, archive, rows):
     assert names["task_vocab_size"] == 9 and names["max_prompt_embedding_table_size"] == 18
     assert names["tasks"]["longer"]["virtual_token_splits"] == [4, 5]
 
-    refused = []
+    # NeMo 1.17 and later: one task, and the encoder `embedding` that gives its rows; from there back to a table.
+    for task, expected in [(TASK, rows), ("longer", longer)]:
+        model.ptune("export", out / "both.nemo", "--to", "nemo-b", "-o", out / "b.nemo", "--task", task, "--verify")
+        with tarfile.open(out / "b.nemo") as tar:
+            weights = torch.load(io.BytesIO(tar.extractfile("./model_weights.ckpt").read()), weights_only=True)
+        table = weights["prompt_table"]
+        assert list(weights) == ["prompt_table", "embeddings"] and list(weights["embeddings"]) == ["weight"]
+        assert list(table) == [f"prompt_table.{task}.prompt_embeddings.weight"], list(table)
+        assert torch.equal(table[f"prompt_table.{task}.prompt_embeddings.weight"], expected)
+        assert torch.equal(weights["embeddings"]["weight"], expected)
+
+    refused = ["nemo-b"]
+    said = model.ptune("export", out / "both.nemo", "--to", "nemo-b", "-o", out / "no.nemo", status=2)
+    assert "several tasks" in said and not (out / "no.nemo").exists(), said
     for form in ["peft", "npy", "prompt-embeds"]:
         said = model.ptune("export", out / "both.nemo", "--to", form, "-o", out / "no", status=2)
         assert "several tasks" in said, said
@@ -329,7 +342,7 @@ def exports(model, archive, rows):
         assert "f32" in said, said
         refused.append(form)
     assert not (out / "no").exists()
-    say(model, "exports", f"npy, prompt-embeds, trt-llm, peft read back equal; {len(refused)} lossy ones refused")
+    say(model, "exports", f"npy, prompt-embeds, trt-llm, nemo-b, peft read back equal; {len(refused)} lossy ones refused")
 
 
 def split(archive):
