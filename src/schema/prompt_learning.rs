@@ -681,6 +681,24 @@ model:
     }
 
     #[test]
+    fn labels_that_yaml_takes_for_booleans_are_refused_with_the_line_in_quotes() {
+        for (given, line) in [
+            ("[[true, false]]", "[['yes', 'no']]"),
+            ("[true, maybe]", "[['yes', 'maybe']]"),
+            ("[null, [false, 3]]", "[null, ['no', '3']]"),
+            ("[it's, b]", "[['it''s', 'b']]"),
+        ] {
+            let given = format!("model.prompt_tuning={{new_prompt_init_labels: {given}}}");
+            let error = read(&given).unwrap_err();
+            assert_eq!(
+                error.hints,
+                [format!("new_prompt_init_labels: {line}")],
+                "{given}: {error}"
+            );
+        }
+    }
+
+    #[test]
     fn text_initialisation_without_a_text_is_refused() {
         let error = read("model.prompt_tuning={new_prompt_init_methods: [text]}").unwrap_err();
         assert!(error.title.contains("new_prompt_init_text"), "{error}");

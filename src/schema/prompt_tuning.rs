@@ -41,7 +41,7 @@ pub struct PromptTuningSection {
     #[serde(deserialize_with = "lenient::list_with_gaps")]
     pub new_prompt_init_text: Vec<Option<String>>,
     /// The labels of `labels`; null takes the answers of the training rows, most frequent first (ptune's own key).
-    #[serde(deserialize_with = "lenient::list_with_gaps")]
+    #[serde(deserialize_with = "lenient::labels")]
     pub new_prompt_init_labels: Vec<Option<Vec<String>>>,
     /// The file of `file`: NumPy, a prompt `.nemo`, a PEFT folder, or a tensor of `torch.save` (ptune's own key).
     #[serde(deserialize_with = "lenient::list_with_gaps")]

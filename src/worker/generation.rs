@@ -476,8 +476,8 @@ fn open_prompts(asked: &Generation) -> Result<PromptArchive> {
 fn archive_below(folder: &Path) -> Result<PathBuf> {
     let mut found = vec![];
     let mut folders = vec![folder.to_owned()];
-    // The folder of a model, of its tuning, or of its results.
-    for _ in 0..3 {
+    // The folder of all results, of a model, of its tuning, or of its results.
+    for _ in 0..4 {
         let mut below = vec![];
         for folder in &folders {
             for entry in fs_err::read_dir(folder)? {

@@ -232,6 +232,43 @@ fn an_encoder_that_was_kept_is_trained_further_and_another_one_is_refused() {
 }
 
 #[test]
+fn rows_in_the_layout_of_nemo_1_17_are_a_task_to_keep_and_no_start_for_a_network() {
+    let sandbox = Sandbox::new();
+    let model = tiny_gpt2(&sandbox.path("gpt2"));
+    write_rows(&sandbox, &["a", "b"]);
+    let run = |results: &str, tasks: &str, encoder: &str| {
+        let templates = templates(&[("a", 4), ("b", 6)]);
+        let p_tuning = format!("model.p_tuning={{encoder_type: {encoder}, encoder_hidden: 8}}");
+        let mut changes = vec!["trainer.max_steps=2", &templates, &p_tuning];
+        changes.extend(tasks.split("; "));
+        train(&sandbox, &config(&sandbox, &model, results, &changes), 0);
+        hashes(&sandbox, &format!("{results}/results/prompt.nemo"))
+    };
+    let a = run(
+        "one",
+        "model.new_tasks=[a]; model.data={train_ds: [a.jsonl]}",
+        "tpmlp",
+    );
+    let words = [
+        "export",
+        "one/results/prompt.nemo",
+        "--to",
+        "nemo-b",
+        "-o",
+        "b.nemo",
+    ];
+    sandbox.expect(&words, 0);
+    let more = "model.new_tasks=[b]; model.existing_tasks=[a]; model.restore_path=b.nemo; model.data={train_ds: [b.jsonl]}";
+    let alone = run(
+        "alone",
+        "model.new_tasks=[b]; model.data={train_ds: [b.jsonl]}",
+        "tpmlp",
+    );
+    assert_eq!(run("both", more, "tpmlp"), [a[0].clone(), alone[0].clone()]);
+    assert_eq!(run("length", more, "embedding")[0], a[0]);
+}
+
+#[test]
 fn tasks_trained_one_after_another_or_together_share_a_table_and_leave_finished_ones_as_they_are() {
     let sandbox = Sandbox::new();
     let model = tiny_gpt2(&sandbox.path("gpt2"));

@@ -1,10 +1,14 @@
 //! serde's messages in the words of the person who wrote the value.
 
 use crate::diag::suggest::did_you_mean;
+use crate::schema::lenient::HINT;
 
 /// The message, and a hint where there is one.
 pub(super) fn in_plain_words(message: &str) -> (String, Option<String>) {
     let message = message.split(" at line ").next().unwrap_or(message);
+    if let Some((text, hint)) = message.split_once(HINT) {
+        return (text.to_owned(), Some(hint.to_owned()));
+    }
     for kind in ["invalid type: ", "invalid value: "] {
         if let Some((found, expected)) = message
             .find(kind)
@@ -67,6 +71,12 @@ fn expectation(expected: &str) -> &str {
 
 /// Words that YAML or Python would have read as a value of the type that is wanted.
 fn habit(found: &str, expected: &str) -> Option<String> {
+    if found.starts_with("boolean ") && expected == "a string" {
+        return Some(
+            "YAML reads yes, no, on, off, true and false without quotes as booleans: write 'yes'"
+                .to_owned(),
+        );
+    }
     let text = found.strip_prefix("string ")?.trim_matches('"');
     let meant = match (text.to_lowercase().as_str(), expected) {
         ("yes" | "on" | "y", "a boolean") => "true",
@@ -98,6 +108,13 @@ mod tests {
                 "invalid type: string \"yes\", expected a boolean",
                 "expected true or false, found the text `yes`",
                 Some("on the command line that is written `true`"),
+            ),
+            (
+                "invalid type: boolean `true`, expected a string",
+                "expected a text, found `true`",
+                Some(
+                    "YAML reads yes, no, on, off, true and false without quotes as booleans: write 'yes'",
+                ),
             ),
             (
                 "unknown variant `p-tunning`, expected one of `p-tuning`, `inference`",
