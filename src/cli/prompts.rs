@@ -42,12 +42,16 @@ enum To {
     /// Hugging Face PEFT: a folder with a prompt tuning adapter
     Peft,
     /// NumPy [V, H], as T5X's prompt tuning reads it
+    #[value(alias = "t5x")]
     Npy,
     /// TensorRT-LLM: NumPy [tasks, V, H] and a JSON of task numbers
+    #[value(alias = "tensorrt-llm")]
     TrtLlm,
     /// torch.save of [V, H], for vLLM's prompt_embeds
+    #[value(alias = "vllm")]
     PromptEmbeds,
     /// A prompt archive of NeMo 1.10 to 1.16: all tasks, or one
+    #[value(alias = "nemo-a")]
     Nemo,
     /// A prompt archive of NeMo 1.17 to 2.0.0, which holds one task
     NemoB,

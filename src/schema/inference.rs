@@ -86,20 +86,39 @@ impl Default for InferenceSection {
     }
 }
 
+/// What stands before the names of a command's options.
+const OPTIONS: &str = "--";
+
+/// The option of `ptune generate` that gives `key`.
+fn option_of(key: &str) -> String {
+    match key {
+        "tokens_to_generate" => "max-tokens".to_owned(),
+        "min_tokens_to_generate" => "min-tokens".to_owned(),
+        "end_strings" => "stop".to_owned(),
+        other => other.replace('_', "-"),
+    }
+}
+
 impl InferenceSection {
-    /// Checks a section that stands alone.
+    /// Checks what the options of `ptune generate` say.
     ///
     /// # Errors
-    /// A [`Diagnostic`] with everything that is wrong.
+    /// A [`Diagnostic`] with everything that is wrong, in the words of these options.
     pub fn check(&self) -> Result<(), Diagnostic> {
-        let mut problems = Problems::of("generate");
-        self.validate(&mut problems, "");
+        let mut problems = Problems::of("");
+        self.validate(&mut problems, OPTIONS);
         problems.into_result()
     }
 
-    /// Adds what is wrong; `prefix` is the section's key with a dot.
+    /// Adds what is wrong; `prefix` is the section's key with a dot, or [`OPTIONS`].
     pub(super) fn validate(&self, problems: &mut Problems, prefix: &str) {
+        let by_options = prefix == OPTIONS;
         let mut require = |holds: bool, key: &str, message: &str| {
+            let key = if by_options {
+                option_of(key)
+            } else {
+                key.to_owned()
+            };
             problems.require(holds, &format!("{prefix}{key}"), message);
         };
         require(
@@ -110,12 +129,20 @@ impl InferenceSection {
         require(
             self.min_tokens_to_generate <= self.tokens_to_generate,
             "min_tokens_to_generate",
-            "is more than `tokens_to_generate`",
+            if by_options {
+                "is more than `--max-tokens`"
+            } else {
+                "is more than `tokens_to_generate`"
+            },
         );
         require(
             self.temperature > 0.0 && self.temperature.is_finite(),
             "temperature",
-            "must be above 0; for the likeliest token always set `greedy=True`",
+            if by_options {
+                "must be above 0; without it the likeliest token is taken always"
+            } else {
+                "must be above 0; for the likeliest token always set `greedy=True`"
+            },
         );
         require(
             (0.0..=1.0).contains(&self.top_p),
@@ -131,7 +158,11 @@ impl InferenceSection {
         require(
             self.num_beams <= 1 || self.greedy,
             "num_beams",
-            "beam search draws nothing by chance: set `greedy=True` with it, or 1 beam",
+            if by_options {
+                "beam search draws nothing by chance: leave `--temperature`, `--top-k` and `--top-p` out, or the beams"
+            } else {
+                "beam search draws nothing by chance: set `greedy=True` with it, or 1 beam"
+            },
         );
         require(
             self.length_penalty.is_finite(),

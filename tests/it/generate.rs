@@ -262,3 +262,21 @@ fn what_does_not_fit_is_told_with_what_would() {
     let stderr = sandbox.expect(&["generate", "model", "x"], 2).stderr;
     assert!(stderr.contains("no prompt archive in model"), "{stderr}");
 }
+
+#[test]
+fn settings_that_do_not_go_together_are_told_by_the_names_of_their_options() {
+    let sandbox = Sandbox::new();
+    let words = [
+        "--num-beams",
+        "2",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "0",
+    ];
+    let ran = sandbox.expect(&[&["generate", "p.nemo", "text=a"], &words[..]].concat(), 2);
+    for option in ["`--num-beams`", "`--temperature`", "`--max-tokens`"] {
+        assert!(ran.stderr.contains(option), "{}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("greedy"), "{}", ran.stderr);
+}
