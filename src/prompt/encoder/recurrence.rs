@@ -4,13 +4,15 @@
 //! On the CPU in f32 both directions run side by side in one op with a backward of its own; elsewhere the same is said
 //! in plain tensor operations, which are slower and differentiable by candle.
 
-use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
 
 /// Weights from which a product is worth more than one thread.
 const SHARED_WEIGHTS: usize = 1 << 20;
 /// Numbers summed side by side, so that a sum fits vector registers.
 const LANES: usize = 16;
+/// Rows of the weights that are added up in one pass.
+const ROWS: usize = 8;
 
 /// The hidden states [D, V, h] of D independent recurrences over V tokens.
 ///
@@ -115,7 +117,11 @@ impl CustomOp2 for HiddenStates {
         let (gates, weights) = (gates.detach(), weights.detach());
         let sums = (gates + before.matmul(&weights.transpose(1, 2)?)?)?; // [D, V, 4h]
         let mut sums = sums.flatten_all()?.to_vec1::<f32>()?;
-        let flat_weights = weights.flatten_all()?.to_vec1::<f32>()?;
+        let (stored, layout) = weights.storage_and_layout();
+        let Storage::Cpu(stored) = &*stored else {
+            candle_core::bail!("an LSTM's weights left the CPU")
+        };
+        let flat_weights = dense(stored, layout)?;
         let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
         sums.par_chunks_mut((tokens * 4 * width).max(1))
             .enumerate()
@@ -237,7 +243,22 @@ fn add_product(weights: &[f32], x: &[f32], sums: &mut [f32]) {
 fn add_transposed_product(weights: &[f32], x: &[f32], sums: &mut [f32]) {
     let columns = sums.len();
     let part = |start: usize, sums: &mut [f32]| {
-        for (row, factor) in weights.chunks_exact(columns).zip(x) {
+        // Several rows at once: `sums` is read and written once for all of them.
+        let blocks = weights.chunks_exact(ROWS * columns);
+        let (rest, factors) = (blocks.remainder(), x.chunks_exact(ROWS));
+        let factors_of_rest = factors.remainder();
+        for (rows, factors) in blocks.zip(factors) {
+            let rows: [&[f32]; ROWS] =
+                std::array::from_fn(|row| &rows[row * columns + start..][..sums.len()]);
+            for (column, sum) in sums.iter_mut().enumerate() {
+                let mut total = *sum;
+                for (row, factor) in rows.iter().zip(factors) {
+                    total += factor * row[column];
+                }
+                *sum = total;
+            }
+        }
+        for (row, factor) in rest.chunks_exact(columns).zip(factors_of_rest) {
             for (sum, weight) in sums.iter_mut().zip(&row[start..]) {
                 *sum += factor * weight;
             }
