@@ -35,13 +35,25 @@ pub fn penalise(logits: &mut [f32], used: impl IntoIterator<Item = u32>, penalty
 
 /// Index of the largest number; the first of equals.
 pub(super) fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] {
-            best = token;
+    // Lanes first, which vectorise; a NaN is never larger.
+    let mut lanes = [logits.first().copied().unwrap_or(f32::NEG_INFINITY); 16];
+    let (chunks, rest) = logits.as_chunks::<16>();
+    let larger = |best: &mut f32, logit: f32| {
+        if logit > *best {
+            *best = logit;
+        }
+    };
+    for chunk in chunks {
+        for (best, &logit) in lanes.iter_mut().zip(chunk) {
+            larger(best, logit);
         }
     }
-    best as u32
+    let mut largest = lanes[0];
+    for &logit in lanes.iter().chain(rest) {
+        larger(&mut largest, logit);
+    }
+    let place = logits.iter().position(|&logit| logit == largest);
+    place.unwrap_or(0) as u32
 }
 
 /// `log(sum(exp(logits)))`.

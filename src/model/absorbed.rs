@@ -92,6 +92,42 @@ impl CrossAttention {
     }
 }
 
+/// Whether a decoder that writes up to `steps` tokens of each row does less arithmetic in a layer without keys and values.
+pub(crate) fn is_cheaper_to_decode(block: &CrossAttention, steps: usize) -> bool {
+    let (layout, hidden_size) = (&block.layout, block.key_value.inputs());
+    // For each position of the memory, scores and contexts.
+    let absorbed = 2 * steps * layout.heads * hidden_size;
+    let projected = 2 * layout.key_width() * hidden_size + 2 * steps * layout.query_width();
+    block.can_be_absorbed() && SLOWER * absorbed < projected
+}
+
+impl CrossAttention {
+    /// `x + output(attention(norm(x), memory))` of new positions [N, H] over ranges of an unprojected memory; without a
+    /// backward.
+    pub(crate) fn attend_unprojected(
+        &self,
+        x: &Tensor,
+        rows: &Rows,
+        memory_ranges: &[Range<usize>],
+        memory: &Memory<'_>,
+    ) -> Result<Tensor> {
+        let mut y = with_f32(x, <[f32]>::to_vec)?;
+        let mut normed = Buffer::dirty(y.len());
+        self.norm
+            .with_weights(|norm| norm_kernel::forward(&y, norm, &mut normed))?;
+        let mut query = Buffer::dirty(rows.total() * self.layout.query_width());
+        self.query.apply(&normed, &mut query, Into::Overwrite)?;
+        attend(
+            self,
+            kernel_of(self, rows, memory_ranges),
+            &mut query,
+            memory,
+        )?;
+        self.output.apply(&query, &mut y, Into::Add)?;
+        Tensor::from_vec(y, x.shape(), x.device())
+    }
+}
+
 /// The sub-layer as one op of the decoder's state and the memory.
 pub(crate) struct AbsorbedCrossAttention {
     block: CrossAttention,

@@ -1,26 +1,29 @@
 //! Writing token by token: a model's state between one token and the next.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
 use super::head::Head;
-use super::kv_cache::{CrossCache, KvCache};
+use super::kv_cache::KvCache;
+use super::memory_cache::MemoryCache;
 use super::norm::Norm;
 use super::ops::Engine;
 use super::rows::Rows;
 use super::t5::T5;
 use super::{LanguageModel, LmInputs};
 
+/// Positions that the encoder takes at once on the CPU, unless one row has more.
+const ENCODED_AT_ONCE: usize = 4096;
+
 /// Rows that are being written. Rows are told apart by their order; [`Decoding::keep`] drops those that are done.
 pub struct Decoding<'a> {
     model: &'a LanguageModel,
     engine: Engine,
     cache: KvCache,
-    /// T5: keys and values of the encoder's output in each decoder layer, and its active rows.
-    memory: Option<(Vec<CrossCache>, Vec<Range<usize>>)>,
+    /// T5: the encoder's output.
+    memory: Option<MemoryCache>,
 }
 
 impl LanguageModel {
@@ -65,13 +68,9 @@ impl LanguageModel {
             }
             Self::T5(t5) => {
                 ensure!(!decoder_start.is_empty(), "a T5 decoder needs a first id");
-                let memory = t5.encode(&embeddings, &Arc::new(rows.clone()), engine)?; // [N, H]
-                let cross = t5
-                    .decoder
-                    .layers
-                    .iter()
-                    .map(|layer| CrossCache::new(&layer.cross_attention, &memory))
-                    .collect::<candle_core::Result<_>>()?;
+                let memory = encode_in_parts(t5, &embeddings, rows, engine)?; // [N, H]
+                let layers = t5.decoder.layers.iter().map(|layer| &layer.cross_attention);
+                let memory = MemoryCache::new(layers, memory, rows, max_new_tokens, engine)?;
                 let starts = Rows::new(vec![decoder_start.len(); rows.count()]);
                 let mut limit = decoder_start.len() + max_new_tokens;
                 if let Some(learned) = t5.max_decoder_positions() {
@@ -83,7 +82,7 @@ impl LanguageModel {
                     model: self,
                     engine,
                     cache: KvCache::new(t5.decoder.layers.len(), &layout, &limits, engine),
-                    memory: Some((cross, rows.ranges().to_vec())),
+                    memory: Some(memory),
                 };
                 let ids = decoder_start.repeat(rows.count());
                 let logits = state.advance_ids(&ids, &starts)?;
@@ -123,8 +122,8 @@ impl Decoding<'_> {
     /// Goes on with these of the active rows alone, given by their place among them.
     pub fn keep(&mut self, active: &[usize]) {
         self.cache.keep(active);
-        if let Some((_, ranges)) = &mut self.memory {
-            *ranges = active.iter().map(|&row| ranges[row].clone()).collect();
+        if let Some(memory) = &mut self.memory {
+            memory.choose(active);
         }
     }
 
@@ -132,8 +131,8 @@ impl Decoding<'_> {
     /// times, each on its own from here: the beams of a search.
     pub fn fork(&mut self, sources: &[usize]) {
         self.cache.fork(sources);
-        if let Some((_, ranges)) = &mut self.memory {
-            *ranges = sources.iter().map(|&row| ranges[row].clone()).collect();
+        if let Some(memory) = &mut self.memory {
+            memory.choose(sources);
         }
     }
 
@@ -187,7 +186,7 @@ impl Decoding<'_> {
         embeddings: &Tensor,
         step: &super::kv_cache::Step,
     ) -> Result<Tensor> {
-        let (cross, memory_ranges) = self
+        let memory = self
             .memory
             .as_ref()
             .expect("a T5's state is made with its memory");
@@ -201,13 +200,7 @@ impl Decoding<'_> {
             x = self
                 .cache
                 .attend(number, &layer.attention, &x, step, &positions[number])?;
-            x = cross[number].attend(
-                &layer.cross_attention,
-                &x,
-                &step.new,
-                memory_ranges,
-                self.engine,
-            )?;
+            x = memory.attend(number, &layer.cross_attention, &x, &step.new, self.engine)?;
             x = layer.feed_forward.forward(&x, self.engine)?;
         }
         self.finish(&x, &step.new, &t5.decoder.norm, &t5.head)
@@ -218,6 +211,33 @@ impl Decoding<'_> {
         let last = x.index_select(&last_positions(new, x)?, 0)?; // [B, H]
         Ok(head.logits(&norm.apply(&last, self.engine)?)?)
     }
+}
+
+/// The encoder's output for embeddings [N, H] of `rows`, on the CPU some rows at a time: what lies between its products is
+/// several times as wide as what comes out, and a few thousand positions keep all threads busy.
+fn encode_in_parts(t5: &T5, embeddings: &Tensor, rows: &Rows, engine: Engine) -> Result<Tensor> {
+    let mut parts = vec![];
+    let mut first = 0;
+    while first < rows.count() {
+        let start = rows.range(first).start;
+        let mut end = first + 1;
+        while end < rows.count()
+            && (!embeddings.device().is_cpu() || rows.range(end).end - start <= ENCODED_AT_ONCE)
+        {
+            end += 1;
+        }
+        let part = Rows::new(&rows.lengths()[first..end]);
+        let embeddings = embeddings.narrow(0, start, part.total())?;
+        parts.push(
+            t5.encode(&embeddings.contiguous()?, &Arc::new(part), engine)?
+                .detach(),
+        );
+        first = end;
+    }
+    if let [whole] = &parts[..] {
+        return Ok(whole.clone());
+    }
+    Ok(Tensor::cat(&parts, 0)?) // [N, H]
 }
 
 fn last_positions(rows: &Rows, like: &Tensor) -> Result<Tensor> {

@@ -23,6 +23,7 @@ mod intermediate;
 mod kernels;
 mod kv_cache;
 pub mod matrix;
+mod memory_cache;
 pub mod names;
 pub mod norm;
 pub mod ops;

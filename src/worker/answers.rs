@@ -17,6 +17,9 @@ use crate::prompt::{PromptTable, SplicePlan};
 use crate::schema::{EarlyStoppingSetting, InferenceSection};
 use crate::tokenize::Tokenizer;
 
+/// Rows that a T5 on the CPU writes side by side at least.
+const ROWS_AT_ONCE: usize = 48;
+
 /// Told the row's index and its text so far, for whoever wants to see an answer while it is written.
 pub(super) type Listener<'a> = &'a mut dyn FnMut(usize, &str) -> Result<()>;
 
@@ -110,7 +113,7 @@ impl<'a> Answerer<'a> {
         order.sort_by_key(|index| examples[*index].input_ids.len());
         let mut written = vec![Written::default(); order.len()];
         let (mut tokens, mut done) = (0, 0);
-        for indices in order.chunks(self.batch_size) {
+        for indices in order.chunks(self.rows_at_once(listener.is_some())) {
             let heard: Option<Listener<'_>> = match &mut listener {
                 Some(listener) => Some(&mut **listener),
                 None => None,
@@ -128,6 +131,21 @@ impl<'a> Answerer<'a> {
             tokens,
             seconds: started.elapsed().as_secs_f64(),
         })
+    }
+
+    /// Rows to write side by side. A step of few rows takes as long as reading the weights does: on the CPU a T5, which
+    /// encodes its rows in parts anyway and keeps little of each, takes more than asked for.
+    fn rows_at_once(&self, is_watched: bool) -> usize {
+        let is_t5_on_cpu = match &self.frozen.model {
+            LanguageModel::T5(t5) => t5.device().is_cpu(),
+            LanguageModel::Gpt(_) => false,
+        };
+        let is_single = !matches!(self.options.strategy, Strategy::Beam(_));
+        if is_t5_on_cpu && is_single && !is_watched {
+            self.batch_size.max(ROWS_AT_ONCE)
+        } else {
+            self.batch_size
+        }
     }
 
     fn answer_batch(

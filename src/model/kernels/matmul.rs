@@ -2,6 +2,8 @@
 
 use gemm::Parallelism;
 
+#[cfg(target_arch = "x86_64")]
+use super::few_rows;
 use super::simd::{Level, level};
 #[cfg(target_arch = "x86_64")]
 use super::tile;
@@ -195,7 +197,7 @@ pub(crate) enum Into {
 }
 
 /// Below this many rows, packing the right operand costs more than the faster tiles gain.
-const WORTH_PACKING: usize = 48;
+const WORTH_PACKING: usize = 64;
 
 /// The right operand of one or more products.
 pub(crate) enum Right<'a> {
@@ -316,6 +318,17 @@ pub(crate) fn matmul_prepared(
             return;
         }
     };
+    #[cfg(target_arch = "x86_64")]
+    if left.rows < WORTH_PACKING && left.rows_are_contiguous() && level() == Level::Avx512 {
+        // The first columns and terms alone may be used.
+        let right = MatRef {
+            rows: left.cols,
+            cols: result.cols,
+            ..right
+        };
+        few_rows::product(result, into, scale, left, right, threads);
+        return;
+    }
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
@@ -383,11 +396,19 @@ mod tests {
                 let at = |x: &MatRef<'_>, i: usize, j: usize| {
                     x.data[i * x.row_stride + j * x.col_stride]
                 };
-                for (into, threads) in [(Into::Overwrite, Threads::All), (Into::Add, Threads::One)]
-                {
+                for (into, threads, is_packed) in [
+                    (Into::Overwrite, Threads::All, true),
+                    (Into::Add, Threads::One, true),
+                    (Into::Overwrite, Threads::All, false),
+                    (Into::Add, Threads::One, false),
+                ] {
                     let mut result = vec![0.5_f32; m * n];
-                    // As for many rows, so that the tiles run wherever the processor can.
-                    let prepared = Right::prepare(b, 1000, threads);
+                    // As for many rows, so that the tiles run wherever the processor can; and as it lies.
+                    let prepared = if is_packed {
+                        Right::prepare(b, 1000, threads)
+                    } else {
+                        Right::View(b)
+                    };
                     matmul_prepared(
                         MatMut::packed(&mut result, m, n),
                         into,

@@ -14,6 +14,8 @@ pub(crate) mod brain;
 pub(crate) mod brain_tile;
 pub(crate) mod buffer;
 pub(crate) mod cross_entropy;
+#[cfg(target_arch = "x86_64")]
+mod few_rows;
 pub(crate) mod matmul;
 pub(crate) mod memory_attention;
 pub(crate) mod norm;
