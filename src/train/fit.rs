@@ -40,8 +40,20 @@ pub fn fit(
             .loss_scale
             .map(|options| *state.loss_scale.get_or_insert(LossScale::new(&options)));
         let factor = scale.map_or(1.0, |scale| scale.scale);
-        let outcome = gradients(parts, &rows, options.micro_batch_size, factor)
+        let mut reached = (step == 1).then(self_test::Sizes::default);
+        let micro_batch_size = options.micro_batch_size;
+        let outcome = gradients(parts, &rows, micro_batch_size, factor, reached.as_mut())
             .with_context(|| format!("in training step {step}"))?;
+        if let Some(reached) = reached {
+            self_test::gradient_reaches_every_virtual_token(
+                &parts.context,
+                parts.prompts,
+                parts.new_tasks,
+                parts.train,
+                factor,
+                reached,
+            )?;
+        }
         let (loss, tokens) = (outcome.loss, outcome.tokens);
         let grad_norm = gradient_norm(&outcome.gradients)? / factor;
         let skipped = update(parts, options, &mut state, outcome, grad_norm, lr, &rows)?;

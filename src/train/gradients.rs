@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
 use super::options::FitParts;
+use super::self_test::{Gate, Sizes};
 
 /// Loss and gradients of a step.
 pub(super) struct Gradients {
@@ -16,12 +17,13 @@ pub(super) struct Gradients {
 }
 
 /// The mean over micro-batches of each one's mean loss, as NeMo's schedule gives it, and its gradients times
-/// `loss_scale`.
+/// `loss_scale`. `reached` learns what came to each virtual token.
 pub(super) fn gradients(
     parts: &FitParts<'_>,
     indices: &[usize],
     micro_batch_size: usize,
     loss_scale: f64,
+    mut reached: Option<&mut Sizes>,
 ) -> Result<Gradients> {
     ensure!(!indices.is_empty(), "a step without rows");
     let micro_batches: Vec<&[usize]> = indices.chunks(micro_batch_size.max(1)).collect();
@@ -33,10 +35,23 @@ pub(super) fn gradients(
             .context
             .collate(rows.iter().map(|index| &parts.train.examples[*index]));
         tokens += batch.tokens();
-        let micro_loss = parts.context.loss(&batch, parts.prompts, share)?;
+        let gate = Gate::default();
+        let micro_loss = match reached {
+            None => parts.context.loss(&batch, parts.prompts, share)?,
+            Some(_) => {
+                let embeddings = |task: &str| gate.embeddings(parts.prompts, task);
+                parts.context.loss_of(&batch, &embeddings, share)?
+            }
+        };
         loss += f64::from(micro_loss.to_scalar::<f32>()?);
-        let scaled = micro_loss.affine(loss_scale, 0.0)?;
-        let gradients = parts.optimizer.gradients(&scaled.backward()?)?;
+        let mut found = micro_loss.affine(loss_scale, 0.0)?.backward()?;
+        if let Some(reached) = &mut reached {
+            gate.add_sizes(&found, reached)?;
+            if let Some(rest) = gate.rest(&found)? {
+                found = rest.backward()?;
+            }
+        }
+        let gradients = parts.optimizer.gradients(&found)?;
         total = Some(match total {
             None => gradients,
             Some(sums) => sums

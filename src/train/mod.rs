@@ -11,7 +11,7 @@ pub mod optimizer;
 pub mod options;
 pub mod resume;
 pub mod schedule;
-pub mod self_test;
+mod self_test;
 pub mod step;
 mod validate;
 

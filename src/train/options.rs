@@ -144,6 +144,8 @@ pub struct FitParts<'a> {
     pub context: LossContext<'a>,
     /// Trained in place.
     pub prompts: &'a VirtualPrompts,
+    /// Tasks whose virtual tokens are trained.
+    pub new_tasks: &'a [String],
     /// Holds the trainable tensors of `prompts`.
     pub optimizer: &'a mut Optimizer,
     /// Learning rate by step.

@@ -19,6 +19,8 @@ use crate::tokenize::Tokenizer;
 
 /// Rows that a T5 on the CPU writes side by side at least.
 const ROWS_AT_ONCE: usize = 48;
+/// Positions of their prompts, beyond which no more rows are taken than asked for.
+const POSITIONS_AT_ONCE: usize = 12_288;
 
 /// Told the row's index and its text so far, for whoever wants to see an answer while it is written.
 pub(super) type Listener<'a> = &'a mut dyn FnMut(usize, &str) -> Result<()>;
@@ -113,7 +115,12 @@ impl<'a> Answerer<'a> {
         order.sort_by_key(|index| examples[*index].input_ids.len());
         let mut written = vec![Written::default(); order.len()];
         let (mut tokens, mut done) = (0, 0);
-        for indices in order.chunks(self.rows_at_once(listener.is_some())) {
+        let rows = self.rows_at_once(listener.is_some());
+        let mut rest = &order[..];
+        while !rest.is_empty() {
+            let count = self.batch_of(rest, rows, examples);
+            let indices;
+            (indices, rest) = rest.split_at(count);
             let heard: Option<Listener<'_>> = match &mut listener {
                 Some(listener) => Some(&mut **listener),
                 None => None,
@@ -146,6 +153,16 @@ impl<'a> Answerer<'a> {
         } else {
             self.batch_size
         }
+    }
+
+    /// How many of the rows `order` to take next, `most` or those of so many positions, but never fewer than asked for.
+    fn batch_of(&self, order: &[usize], most: usize, examples: &[&Example]) -> usize {
+        let mut positions = 0;
+        let fitting = order.iter().take(most).take_while(|index| {
+            positions += examples[**index].input_ids.len();
+            positions <= POSITIONS_AT_ONCE
+        });
+        fitting.count().max(self.batch_size).min(order.len())
     }
 
     fn answer_batch(

@@ -74,20 +74,25 @@ impl FrozenModel {
         let loading = || format!("loading the frozen model from {}", path.display());
         let (model, tokenizer, habits) = match resolve(path)? {
             Base::HuggingFace(folder) => {
-                let model = LanguageModel::from_hugging_face(folder.path(), &options)
-                    .with_context(loading)?;
-                let tokenizer = match tokenizer_path {
-                    Some(given) => tokenizer_at(given),
-                    None => Tokenizer::from_folder(folder.path()),
-                };
+                let (model, tokenizer) = rayon::join(
+                    || LanguageModel::from_hugging_face(folder.path(), &options),
+                    || match tokenizer_path {
+                        Some(given) => tokenizer_at(given),
+                        None => Tokenizer::from_folder(folder.path()),
+                    },
+                );
+                let model = model.with_context(loading)?;
                 (model, tokenizer, Habits::HUGGING_FACE)
             }
             Base::Nemo(files) => {
-                let model = LanguageModel::from_nemo(&files, &options).with_context(loading)?;
-                let tokenizer = match tokenizer_path {
-                    Some(given) => tokenizer_at(given),
-                    None => tokenizer_of(&files),
-                };
+                let (model, tokenizer) = rayon::join(
+                    || LanguageModel::from_nemo(&files, &options),
+                    || match tokenizer_path {
+                        Some(given) => tokenizer_at(given),
+                        None => tokenizer_of(&files),
+                    },
+                );
+                let model = model.with_context(loading)?;
                 (model, tokenizer, Habits::of_nemo(&files))
             }
         };

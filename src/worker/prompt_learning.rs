@@ -30,7 +30,6 @@ use crate::sys::shutdown::{EXIT_STOPPED, Shutdown};
 use crate::train::checkpoint::Ownership;
 use crate::train::fit::FitParts;
 use crate::train::options::{OnBest, Scorer};
-use crate::train::self_test;
 use crate::train::step::LossContext;
 use crate::train::{CheckpointFolder, Optimizer, Stop, fit, restore};
 
@@ -142,16 +141,6 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         architecture: frozen.architecture(),
         pseudo_token_ids_start: frozen.pseudo_token_ids_start(),
     };
-    if state.global_step == 0 {
-        let scale = options.loss_scale.map_or(1.0, |scale| scale.init_scale);
-        self_test::gradient_reaches_every_virtual_token(
-            &context,
-            &prompts,
-            &model_section.new_tasks,
-            &train,
-            scale,
-        )?;
-    }
     let is_t5 = matches!(frozen.model, LanguageModel::T5(_));
     let mut sinks = training_setup::sinks(section, options.max_steps, state.global_step)?;
     let mut scorer = scores
@@ -162,6 +151,7 @@ pub(super) fn run(section: &PromptLearning) -> Result<i32> {
         &mut FitParts {
             context,
             prompts: &prompts,
+            new_tasks: &model_section.new_tasks,
             optimizer: &mut optimizer,
             schedule: &schedule,
             train: &train,
