@@ -52,7 +52,7 @@ pub(super) fn likeliest(logits: &[f32]) -> u32 {
     for &logit in lanes.iter().chain(rest) {
         larger(&mut largest, logit);
     }
-    let place = logits.iter().position(|&logit| logit == largest);
+    let place = logits.iter().position(|&logit| logit >= largest);
     place.unwrap_or(0) as u32
 }
 

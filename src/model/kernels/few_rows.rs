@@ -43,9 +43,9 @@ pub(crate) fn product(
     let work = |task: usize| {
         let columns = task * TASK..cols.min((task + 1) * TASK);
         if right.rows_are_contiguous() {
-            target.from_rows(columns, into, scale, left, right);
+            target.add_rows(columns, into, scale, left, right);
         } else {
-            target.from_columns(columns, into, scale, left, right.transposed());
+            target.dot_columns(columns, into, scale, left, right.transposed());
         }
     };
     let tasks = cols.div_ceil(TASK);
@@ -77,7 +77,7 @@ unsafe impl Sync for Target {}
 
 impl Target {
     /// Columns of the result from as many rows of `right`, the operand transposed: sums along both rows.
-    fn from_columns(
+    fn dot_columns(
         self,
         columns: std::ops::Range<usize>,
         into: Into,
@@ -135,7 +135,7 @@ impl Target {
     }
 
     /// Columns of the result from the same of every row of `right`.
-    fn from_rows(
+    fn add_rows(
         self,
         columns: std::ops::Range<usize>,
         into: Into,
