@@ -329,6 +329,7 @@ mod tests {
             let decoder_rows = Rows::new([decoder_ids.len()]);
             let inputs = LmInputs {
                 embeddings: &model.embed_tokens(&input).unwrap(),
+                trained_positions: None,
                 rows: &Rows::new([input.len()]),
                 decoder_ids: &decoder_ids,
                 decoder_rows: Some(&decoder_rows).filter(|rows| rows.total() > 0),

@@ -20,7 +20,7 @@ use super::norm::Norm;
 use super::ops::{Engine, contiguous_f32, softmax, with_f32};
 pub use super::position::{BatchBias, BatchPositions};
 use super::rows::Rows;
-use super::stack::{self, Saved, SubLayer};
+use super::stack::{self, Saved, SubLayer, gather, scatter};
 
 /// Sizes and rules that all attentions of a stack share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,7 +115,7 @@ impl SelfAttention {
                 let y = self.output.forward(&attended)?; // [N, H]
                 if self.residual { x + y } else { Ok(y) }
             }
-            Engine::Fused => stack::apply(x, vec![self.sub_layer(rows, positions)]),
+            Engine::Fused => stack::apply(x, vec![self.sub_layer(rows, positions)], None),
         }
     }
 
@@ -454,6 +454,28 @@ impl SelfAttentionOfRows {
         (q, k, v)
     }
 
+    /// The gradient of `x` [N, H] from that of the result and that of the projection.
+    fn through_projection(
+        &self,
+        x: &[f32],
+        gradient: &mut [f32],
+        dprojected: Intermediate,
+    ) -> Result<()> {
+        let block = &self.block;
+        let mut dnormed = Buffer::dirty(x.len());
+        block.query_key_value.multiply_back(
+            dprojected.operand(),
+            Product::Numbers(&mut dnormed, Into::Overwrite),
+        )?;
+        drop(dprojected);
+        if !block.residual {
+            gradient.fill(0.0);
+        }
+        block
+            .norm
+            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, gradient))
+    }
+
     /// Turns the queries and keys of a projection, or of its gradient, by their positions.
     fn turn(&self, projected: &mut Intermediate, back: bool) {
         let layout = &self.block.layout;
@@ -499,7 +521,13 @@ impl SubLayer for SelfAttentionOfRows {
         Ok(Saved::Attention(SelfAttentionSaved { projected, lse }))
     }
 
-    fn gradient(&self, x: &[f32], gradient: &mut [f32], saved: Saved) -> Result<()> {
+    fn gradient(
+        &self,
+        x: &[f32],
+        gradient: &mut [f32],
+        saved: Saved,
+        needed: Option<&[u32]>,
+    ) -> Result<()> {
         let Saved::Attention(saved) = saved else {
             candle_core::bail!("a self-attention was given what another sub-layer left")
         };
@@ -528,18 +556,17 @@ impl SubLayer for SelfAttentionOfRows {
         );
         drop((saved, dattended));
         self.turn(&mut dprojected, true);
-        let mut dnormed = Buffer::dirty(x.len());
-        block.query_key_value.multiply_back(
-            dprojected.operand(),
-            Product::Numbers(&mut dnormed, Into::Overwrite),
-        )?;
-        drop(dprojected);
-        if !block.residual {
-            gradient.fill(0.0);
+        if let Some(needed) = needed {
+            // Words of any other position would be multiplied for nothing.
+            let hidden = block.query_key_value.inputs();
+            dprojected.words = gather(&dprojected.words, form.words(self.stride()), needed);
+            let x = gather(x, hidden, needed); // [P, H]
+            let mut dx = gather(gradient, hidden, needed); // [P, H]
+            self.through_projection(&x, &mut dx, dprojected)?;
+            scatter(&dx, hidden, needed, gradient);
+            return Ok(());
         }
-        block
-            .norm
-            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, gradient))
+        self.through_projection(x, gradient, dprojected)
     }
 
     fn residual(&self) -> bool {

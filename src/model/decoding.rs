@@ -229,7 +229,7 @@ fn encode_in_parts(t5: &T5, embeddings: &Tensor, rows: &Rows, engine: Engine) ->
         let part = Rows::new(&rows.lengths()[first..end]);
         let embeddings = embeddings.narrow(0, start, part.total())?;
         parts.push(
-            t5.encode(&embeddings.contiguous()?, &Arc::new(part), engine)?
+            t5.encode(&embeddings.contiguous()?, &Arc::new(part), None, engine)?
                 .detach(),
         );
         first = end;

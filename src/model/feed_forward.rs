@@ -51,7 +51,7 @@ impl FeedForward {
                 let y = self.down.forward(&hidden)?; // [N, H]
                 if self.residual { x + y } else { Ok(y) }
             }
-            Engine::Fused => stack::apply(x, vec![Box::new(self.clone())]),
+            Engine::Fused => stack::apply(x, vec![Box::new(self.clone())], None),
         }
     }
 
@@ -110,7 +110,13 @@ impl SubLayer for FeedForward {
         Ok(Saved::FeedForward(u))
     }
 
-    fn gradient(&self, x: &[f32], gradient: &mut [f32], saved: Saved) -> Result<()> {
+    fn gradient(
+        &self,
+        x: &[f32],
+        gradient: &mut [f32],
+        saved: Saved,
+        _needed: Option<&[u32]>,
+    ) -> Result<()> {
         let Saved::FeedForward(mut u) = saved else {
             candle_core::bail!("a feed-forward sub-layer was given what another left")
         };

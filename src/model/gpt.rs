@@ -59,7 +59,7 @@ impl GptLayer {
 fn through(
     layers: &[GptLayer],
     mut x: Tensor,
-    rows: &Arc<Rows>,
+    (rows, trained): (&Arc<Rows>, Option<&[u32]>),
     positions: &BatchPositions,
     engine: Engine,
 ) -> Result<Tensor> {
@@ -68,7 +68,7 @@ fn through(
             let attention = layer.attention.sub_layer(rows, positions);
             [attention, Box::new(layer.feed_forward.clone())]
         });
-        return Ok(stack::apply(&x, sub_layers.collect())?);
+        return Ok(stack::apply(&x, sub_layers.collect(), trained)?);
     }
     for layer in layers {
         let attended = layer.attention.forward(&x, rows, positions, engine)?;
@@ -149,15 +149,22 @@ impl Gpt {
         })
     }
 
-    /// States after the last layer, before the final norm: embeddings [N, H] -> [N, H].
+    /// States after the last layer, before the final norm: embeddings [N, H] -> [N, H]. Only those of `trained`
+    /// positions need a gradient.
     ///
     /// # Errors
     /// Where a row is longer than the model's positions, or sizes do not fit.
-    pub fn hidden(&self, embeddings: &Tensor, rows: &Arc<Rows>, engine: Engine) -> Result<Tensor> {
+    pub fn hidden(
+        &self,
+        embeddings: &Tensor,
+        rows: &Arc<Rows>,
+        trained: Option<&[u32]>,
+        engine: Engine,
+    ) -> Result<Tensor> {
         rows.check("the input", embeddings.dims2()?.0)?;
         self.check_length(rows.longest())?;
         let (mut x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
-        x = through(&self.layers, x, rows, &positions, engine)?;
+        x = through(&self.layers, x, (rows, trained), &positions, engine)?;
         Ok(x)
     }
 
@@ -170,7 +177,7 @@ impl Gpt {
         &self,
         embeddings: &Tensor,
         rows: &Arc<Rows>,
-        chosen: &[u32],
+        (chosen, trained): (&[u32], Option<&[u32]>),
         engine: Engine,
     ) -> Result<Tensor> {
         let device = embeddings.device();
@@ -180,12 +187,15 @@ impl Gpt {
         let (Engine::Fused, Some(last), Some((layer, before))) =
             (engine, &self.last, self.layers.split_last())
         else {
-            return Ok(select(&self.hidden(embeddings, rows, engine)?, chosen)?);
+            return Ok(select(
+                &self.hidden(embeddings, rows, trained, engine)?,
+                chosen,
+            )?);
         };
         rows.check("the input", embeddings.dims2()?.0)?;
         self.check_length(rows.longest())?;
         let (mut x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
-        x = through(before, x, rows, &positions, engine)?;
+        x = through(before, x, (rows, trained), &positions, engine)?;
         let counts = rows.counts_since_first_of(chosen);
         let ends = rows.last(&counts);
         let end_rows = Arc::new(Rows::new(counts));

@@ -79,6 +79,9 @@ impl Default for LoadOptions {
 pub struct LmInputs<'a> {
     /// [N, H]: discrete and virtual tokens of the GPT's rows or of the T5's encoder rows.
     pub embeddings: &'a Tensor,
+    /// Packed positions, ascending, whose embeddings have a gradient, those of virtual tokens; of the others it may be
+    /// left at zero, which saves work. None: all.
+    pub trained_positions: Option<&'a [u32]>,
     /// Rows of `embeddings`.
     pub rows: &'a Rows,
     /// T5: the decoder's input ids, packed. GPT: empty.
@@ -253,7 +256,12 @@ impl LanguageModel {
             Self::Gpt(gpt) => {
                 let rows = Arc::new(inputs.rows.clone());
                 let chosen = inputs.loss_positions;
-                let hidden = gpt.hidden_at(inputs.embeddings, &rows, chosen, engine)?; // [M, H]
+                let hidden = gpt.hidden_at(
+                    inputs.embeddings,
+                    &rows,
+                    (chosen, inputs.trained_positions),
+                    engine,
+                )?; // [M, H]
                 (hidden, &gpt.norm, &gpt.head)
             }
             Self::T5(_) => {
@@ -289,7 +297,7 @@ impl LanguageModel {
         let rows = Arc::new(inputs.rows.clone());
         match self {
             Self::Gpt(gpt) => Ok((
-                gpt.hidden(inputs.embeddings, &rows, engine)?,
+                gpt.hidden(inputs.embeddings, &rows, inputs.trained_positions, engine)?,
                 &gpt.norm,
                 &gpt.head,
             )),
@@ -297,7 +305,8 @@ impl LanguageModel {
                 let decoder_rows = inputs
                     .decoder_rows
                     .context("a T5 was given no decoder rows")?;
-                let memory = t5.encode(inputs.embeddings, &rows, engine)?; // [N, H]
+                let memory =
+                    t5.encode(inputs.embeddings, &rows, inputs.trained_positions, engine)?; // [N, H]
                 let hidden = t5.decode(
                     inputs.decoder_ids,
                     &Arc::new(decoder_rows.clone()),
@@ -355,6 +364,10 @@ mod tests {
 
     /// Loss and its gradient by the embeddings. Rows of a GPT have their losses at the end, at the start, or nowhere.
     fn step(model: &LanguageModel, engine: Engine) -> (f32, Vec<f32>) {
+        step_at(model, engine, None)
+    }
+
+    fn step_at(model: &LanguageModel, engine: Engine, trained: Option<&[u32]>) -> (f32, Vec<f32>) {
         let mut rng = SeededRng::new(5, 0);
         let rows = Rows::new([9, 1, 14, 6]);
         let count = rows.total() * model.hidden_size();
@@ -382,6 +395,7 @@ mod tests {
             .loss_with(
                 &LmInputs {
                     embeddings: &embeddings,
+                    trained_positions: trained,
                     rows: &rows,
                     decoder_ids: if is_t5 { &decoder_ids } else { &[] },
                     decoder_rows: is_t5.then_some(&decoder_rows),
@@ -431,6 +445,30 @@ mod tests {
             let model = toy::random(config, 7).unwrap();
             let fused = step(&model, Engine::Fused);
             assert_alike(name, &fused, &step(&model, Engine::Reference), 2e-5);
+        }
+    }
+
+    #[test]
+    fn the_gradient_at_trained_positions_is_that_of_all_positions() {
+        let trained = [0, 1, 9, 12, 13, 29];
+        for (name, config) in configs() {
+            for dtype in [DType::F32, DType::BF16] {
+                let options = LoadOptions {
+                    dtype: Some(dtype),
+                    ..LoadOptions::default()
+                };
+                let model = toy::random_with(config.clone(), 7, &options).unwrap();
+                let (loss, all) = step(&model, Engine::Fused);
+                let (same, some) = step_at(&model, Engine::Fused, Some(&trained));
+                assert!(loss.to_bits() == same.to_bits(), "{name}");
+                let hidden = model.hidden_size();
+                for position in trained {
+                    let range = position as usize * hidden..(position as usize + 1) * hidden;
+                    for (some, all) in some[range.clone()].iter().zip(&all[range]) {
+                        assert!((some - all).abs() <= 1e-6 + 1e-4 * all.abs(), "{name}");
+                    }
+                }
+            }
         }
     }
 

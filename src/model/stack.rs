@@ -19,8 +19,15 @@ pub(crate) trait SubLayer: Send + Sync {
     /// Adds the sub-layer's result for `x` [N, H] to `y` (where asked for) and gives what the backward needs.
     fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Saved>;
 
-    /// Turns the gradient of the result [N, H] into that of `x`.
-    fn gradient(&self, x: &[f32], gradient: &mut [f32], saved: Saved) -> Result<()>;
+    /// Turns the gradient of the result [N, H] into that of `x`: where `needed` names positions, of these alone, with
+    /// zeros elsewhere or not as the sub-layer finds it easier.
+    fn gradient(
+        &self,
+        x: &[f32],
+        gradient: &mut [f32],
+        saved: Saved,
+        needed: Option<&[u32]>,
+    ) -> Result<()>;
 
     /// Whether `x` is part of the result.
     fn residual(&self) -> bool;
@@ -46,18 +53,25 @@ struct Kept {
 /// Sub-layers from the first to the last.
 struct Stack {
     sub_layers: Vec<Box<dyn SubLayer>>,
+    /// Positions whose gradient is asked for; None: all.
+    needed: Option<Vec<u32>>,
     keep: bool,
     kept: Mutex<Option<Vec<Kept>>>,
 }
 
-/// The sub-layers' result: [N, H] -> [N, H].
+/// The sub-layers' result: [N, H] -> [N, H]; the gradient of `x` may be zero but at `needed` positions.
 ///
 /// # Errors
 /// Where sizes do not fit.
-pub(crate) fn apply(x: &Tensor, sub_layers: Vec<Box<dyn SubLayer>>) -> Result<Tensor> {
+pub(crate) fn apply(
+    x: &Tensor,
+    sub_layers: Vec<Box<dyn SubLayer>>,
+    needed: Option<&[u32]>,
+) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Stack {
         keep: x.track_op(),
         sub_layers,
+        needed: needed.map(<[u32]>::to_vec),
         kept: Mutex::new(None),
     })
 }
@@ -89,15 +103,33 @@ impl Stack {
 
     fn gradient(&self, x: &[f32], gradient: &mut [f32], kept: Vec<Kept>) -> Result<()> {
         // What a layer kept is free as soon as it has been used.
-        for (layer, kept) in self.sub_layers.iter().zip(kept).rev() {
+        for (number, (layer, kept)) in self.sub_layers.iter().zip(kept).enumerate().rev() {
             let x = kept.x.as_deref().unwrap_or(x);
             let saved = match kept.saved {
                 Some(saved) => saved,
                 None => layer.run(x, None)?,
             };
-            layer.gradient(x, gradient, saved)?;
+            let needed = self.needed.as_deref().filter(|_| number == 0);
+            layer.gradient(x, gradient, saved, needed)?;
         }
         Ok(())
+    }
+}
+
+/// Rows of `width` words at these positions, end to end.
+pub(crate) fn gather(from: &[f32], width: usize, positions: &[u32]) -> Buffer {
+    let mut rows = Buffer::dirty(positions.len() * width);
+    for (row, &position) in rows.chunks_exact_mut(width.max(1)).zip(positions) {
+        row.copy_from_slice(&from[position as usize * width..][..width]);
+    }
+    rows
+}
+
+/// Zeros but at these positions, where `rows` go.
+pub(crate) fn scatter(rows: &[f32], width: usize, positions: &[u32], to: &mut [f32]) {
+    to.fill(0.0);
+    for (row, &position) in rows.chunks_exact(width.max(1)).zip(positions) {
+        to[position as usize * width..][..width].copy_from_slice(row);
     }
 }
 

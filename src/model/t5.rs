@@ -202,11 +202,17 @@ impl T5 {
         })
     }
 
-    /// The encoder's output, after its norm: embeddings [N, H] -> [N, H].
+    /// The encoder's output, after its norm: embeddings [N, H] -> [N, H]. Only those of `trained` positions need a gradient.
     ///
     /// # Errors
     /// Where sizes do not fit, or a row is longer than the learned positions.
-    pub fn encode(&self, embeddings: &Tensor, rows: &Arc<Rows>, engine: Engine) -> Result<Tensor> {
+    pub fn encode(
+        &self,
+        embeddings: &Tensor,
+        rows: &Arc<Rows>,
+        trained: Option<&[u32]>,
+        engine: Engine,
+    ) -> Result<Tensor> {
         rows.check("the encoder's input", embeddings.dims2()?.0)?;
         let encoder = &self.encoder;
         let mut x = encoder.positions.place(embeddings, &rows.positions())?; // [N, H]
@@ -220,7 +226,7 @@ impl T5 {
                     let attention = layer.attention.sub_layer(rows, positions);
                     [attention, Box::new(layer.feed_forward.clone())]
                 });
-                x = stack::apply(&x, sub_layers.collect())?;
+                x = stack::apply(&x, sub_layers.collect(), trained)?;
             }
             Engine::Reference => {
                 for (layer, positions) in layers {

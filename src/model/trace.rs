@@ -111,6 +111,7 @@ mod tests {
             model
                 .first_not_finite(&LmInputs {
                     embeddings: &embeddings,
+                    trained_positions: None,
                     rows: &rows,
                     decoder_ids: &[],
                     decoder_rows: None,

@@ -83,6 +83,14 @@ impl SplicePlan {
         })
     }
 
+    /// Packed positions of virtual tokens, ascending.
+    pub fn virtual_positions(&self) -> Vec<u32> {
+        let ordinary = self.discrete_ids.len();
+        let places = (0..).zip(&self.gather);
+        let of_virtual = places.filter(|&(_, &row)| row as usize >= ordinary);
+        of_virtual.map(|(position, _)| position).collect()
+    }
+
     /// The input embeddings [N, H] of the batch in the model's type; differentiable in what `virtual_embeddings` gives.
     ///
     /// `virtual_embeddings(task)` returns the virtual tokens [V, H] of a task and is asked once per task in the batch.
@@ -125,6 +133,7 @@ mod tests {
         assert_eq!(plan.tasks, [1, 0]);
         // Ordinary rows 0..3, task 1 in rows 3..5, task 0 in row 5.
         assert_eq!(plan.gather, [3, 0, 4, 5, 1, 2, 4]);
+        assert_eq!(plan.virtual_positions(), [0, 2, 3, 6]);
     }
 
     #[test]

@@ -89,6 +89,7 @@ impl LossContext<'_> {
         let weights = vec![(scale / batch.labels.len() as f64) as f32; batch.labels.len()];
         run(&LmInputs {
             embeddings: &embeddings,
+            trained_positions: Some(&plan.virtual_positions()),
             rows: &rows,
             decoder_ids: &batch.decoder_ids,
             decoder_rows: decoder_rows.as_ref(),

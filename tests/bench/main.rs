@@ -76,6 +76,7 @@ impl Batch {
     fn forward(&self, model: &LanguageModel) -> Tensor {
         let inputs = LmInputs {
             embeddings: &self.embeddings,
+            trained_positions: None,
             rows: &self.rows,
             decoder_ids: &self.decoder_ids,
             decoder_rows: self.decoder_rows.as_ref(),

@@ -173,6 +173,7 @@ impl Case {
         let weights = vec![1.0 / self.labels.len() as f32; self.labels.len()];
         work(&LmInputs {
             embeddings: &self.embeddings(virtual_prompt),
+            trained_positions: None,
             rows: &self.rows,
             decoder_ids: &self.decoder_ids,
             decoder_rows: Some(&self.decoder_rows),

@@ -83,6 +83,7 @@ fn logits(model: &LanguageModel, vocabulary: usize) -> Result<Tensor> {
     };
     let inputs = LmInputs {
         embeddings: &model.embed_tokens(&input)?,
+        trained_positions: None,
         rows: &rows,
         decoder_ids: &decoder_ids,
         decoder_rows: Some(&decoder_rows),
