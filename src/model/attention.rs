@@ -4,23 +4,22 @@
 //! kernels whose backward is written by hand ([`Engine::Fused`]).
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::absorbed::{AbsorbedCrossAttention, SharedMemory};
+use super::cross_attention::CrossAttention;
 use super::frozen::FrozenLinear;
 use super::intermediate::{Form, Intermediate, Operand, Product};
 use super::kernels::attention::{self as kernel, Attention, Columns, ColumnsMut, DistanceBias};
 use super::kernels::buffer::Buffer;
 use super::kernels::matmul::Into;
-use super::kernels::norm as norm_kernel;
 use super::kernels::rotary::Rotation;
 use super::norm::Norm;
-use super::ops::{Engine, contiguous_f32, softmax, with_f32};
+use super::ops::{Engine, softmax};
 pub use super::position::{BatchBias, BatchPositions};
 use super::rows::Rows;
-use super::stack::{self, Saved, SubLayer, gather, scatter};
+use super::stack::{self, Saved, SubLayer};
 
 /// Sizes and rules that all attentions of a stack share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,26 +64,6 @@ pub struct SelfAttention {
     /// Whether the backward computes the projections again instead of keeping them.
     pub recompute: bool,
 }
-
-/// Attention of a decoder over an encoder's output.
-#[derive(Clone, Debug)]
-pub struct CrossAttention {
-    /// Before the query's projection.
-    pub norm: Norm,
-    /// [H] -> [query_width]
-    pub query: FrozenLinear,
-    /// Key and value side by side: [H] -> [2 · key_width].
-    pub key_value: FrozenLinear,
-    /// Back to [H].
-    pub output: FrozenLinear,
-    /// Sizes and rules; causal only where the queries are the last positions of the memory's rows.
-    pub layout: HeadLayout,
-    /// Whether the backward computes the projections again instead of keeping them.
-    pub recompute: bool,
-}
-
-/// Rotations of the queries and of the keys of a cross-attention.
-type Turns = Option<(Arc<Rotation>, Arc<Rotation>)>;
 
 impl SelfAttention {
     /// `x + output(attention(norm(x)))`: [N, H] -> [N, H].
@@ -159,97 +138,6 @@ impl SelfAttention {
     pub fn parameter_count(&self) -> usize {
         self.norm.parameter_count()
             + self.query_key_value.parameter_count()
-            + self.output.parameter_count()
-    }
-}
-
-impl CrossAttention {
-    /// `x + output(attention(norm(x), memory))`: x [N, H] and memory [M, H] -> [N, H].
-    ///
-    /// # Errors
-    /// Where sizes do not fit.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        rows: &Arc<Rows>,
-        memory: &Tensor,
-        memory_rows: &Arc<Rows>,
-        engine: Engine,
-    ) -> Result<Tensor> {
-        match engine {
-            Engine::Reference => {
-                let query = self.query.forward(&self.norm.forward(x)?)?; // [N, Q]
-                let key_value = self.key_value.forward(memory)?; // [M, 2K]
-                let keys = self.layout.key_width();
-                let attended = attend(
-                    &self.layout,
-                    &query,
-                    &key_value.narrow(1, 0, keys)?,
-                    &key_value.narrow(1, keys, keys)?,
-                    rows,
-                    memory_rows.ranges(),
-                    None,
-                )?; // [N, Q]
-                x + self.output.forward(&attended)?
-            }
-            Engine::Fused => self.fused(x, rows, memory, memory_rows, None),
-        }
-    }
-
-    /// [`Self::fused`] without a projection of the memory; `is_first` of all layers that have `shared`, whose backward
-    /// is the last and gives the memory's.
-    pub(crate) fn absorbed(
-        &self,
-        x: &Tensor,
-        rows: &Arc<Rows>,
-        memory: &Tensor,
-        memory_rows: &Arc<Rows>,
-        shared: &Arc<SharedMemory>,
-        is_first: bool,
-    ) -> Result<Tensor> {
-        x.contiguous()?.apply_op2(
-            &memory.contiguous()?,
-            AbsorbedCrossAttention::new(
-                self.clone(),
-                (rows.clone(), memory_rows.clone()),
-                shared.clone(),
-                is_first,
-                (x.track_op() || memory.track_op()) && !self.recompute,
-            ),
-        )
-    }
-
-    /// [`Self::forward`] over the CPU kernels, queries and keys turned by their positions.
-    pub(crate) fn fused(
-        &self,
-        x: &Tensor,
-        rows: &Arc<Rows>,
-        memory: &Tensor,
-        memory_rows: &Arc<Rows>,
-        turns: Turns,
-    ) -> Result<Tensor> {
-        if turns.is_none() && self.is_absorbed_for(rows, memory_rows) {
-            let shared = Arc::<SharedMemory>::default();
-            return self.absorbed(x, rows, memory, memory_rows, &shared, true);
-        }
-        x.contiguous()?.apply_op2(
-            &memory.contiguous()?,
-            CrossAttentionOp {
-                block: self.clone(),
-                rows: rows.clone(),
-                memory_rows: memory_rows.clone(),
-                turns,
-                keep: (x.track_op() || memory.track_op()) && !self.recompute,
-                saved: Mutex::new(None),
-            },
-        )
-    }
-
-    /// Numbers held.
-    pub fn parameter_count(&self) -> usize {
-        self.norm.parameter_count()
-            + self.query.parameter_count()
-            + self.key_value.parameter_count()
             + self.output.parameter_count()
     }
 }
@@ -454,28 +342,6 @@ impl SelfAttentionOfRows {
         (q, k, v)
     }
 
-    /// The gradient of `x` [N, H] from that of the result and that of the projection.
-    fn through_projection(
-        &self,
-        x: &[f32],
-        gradient: &mut [f32],
-        dprojected: Intermediate,
-    ) -> Result<()> {
-        let block = &self.block;
-        let mut dnormed = Buffer::dirty(x.len());
-        block.query_key_value.multiply_back(
-            dprojected.operand(),
-            Product::Numbers(&mut dnormed, Into::Overwrite),
-        )?;
-        drop(dprojected);
-        if !block.residual {
-            gradient.fill(0.0);
-        }
-        block
-            .norm
-            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, gradient))
-    }
-
     /// Turns the queries and keys of a projection, or of its gradient, by their positions.
     fn turn(&self, projected: &mut Intermediate, back: bool) {
         let layout = &self.block.layout;
@@ -521,13 +387,7 @@ impl SubLayer for SelfAttentionOfRows {
         Ok(Saved::Attention(SelfAttentionSaved { projected, lse }))
     }
 
-    fn gradient(
-        &self,
-        x: &[f32],
-        gradient: &mut [f32],
-        saved: Saved,
-        needed: Option<&[u32]>,
-    ) -> Result<()> {
+    fn gradient(&self, dy: &[f32], saved: Saved, needed: Option<&[u32]>) -> Result<Buffer> {
         let Saved::Attention(saved) = saved else {
             candle_core::bail!("a self-attention was given what another sub-layer left")
         };
@@ -538,7 +398,7 @@ impl SubLayer for SelfAttentionOfRows {
         let mut dattended = Intermediate::dirty(form, count * queries);
         block
             .output
-            .multiply_back(Operand::Numbers(gradient), dattended.product())?;
+            .multiply_back(Operand::Numbers(dy), dattended.product())?;
         let mut dprojected = Intermediate::dirty(form, count * self.stride());
         let [dq, dk, dv] = dprojected.columns_mut(self.stride(), self.offsets());
         kernel::vjp_in(
@@ -556,17 +416,11 @@ impl SubLayer for SelfAttentionOfRows {
         );
         drop((saved, dattended));
         self.turn(&mut dprojected, true);
-        if let Some(needed) = needed {
-            // Words of any other position would be multiplied for nothing.
-            let hidden = block.query_key_value.inputs();
-            dprojected.words = gather(&dprojected.words, form.words(self.stride()), needed);
-            let x = gather(x, hidden, needed); // [P, H]
-            let mut dx = gather(gradient, hidden, needed); // [P, H]
-            self.through_projection(&x, &mut dx, dprojected)?;
-            scatter(&dx, hidden, needed, gradient);
-            return Ok(());
-        }
-        self.through_projection(x, gradient, dprojected)
+        block.query_key_value.input_gradient(dprojected, needed)
+    }
+
+    fn norm(&self) -> &Norm {
+        &self.block.norm
     }
 
     fn residual(&self) -> bool {
@@ -575,198 +429,5 @@ impl SubLayer for SelfAttentionOfRows {
 
     fn recompute(&self) -> bool {
         self.block.recompute
-    }
-}
-
-/// What a forward pass leaves for its backward.
-pub(crate) fn store<T>(place: &Mutex<Option<T>>, saved: T) {
-    if let Ok(mut place) = place.lock() {
-        *place = Some(saved);
-    }
-}
-
-/// Takes it; a second backward finds nothing and computes it again.
-pub(crate) fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
-    place.lock().ok().and_then(|mut place| place.take())
-}
-
-/// The cross-attention sub-layer as one op of the decoder's state and the encoder's output.
-struct CrossAttentionOp {
-    block: CrossAttention,
-    rows: Arc<Rows>,
-    memory_rows: Arc<Rows>,
-    turns: Turns,
-    keep: bool,
-    saved: Mutex<Option<CrossAttentionSaved>>,
-}
-
-struct CrossAttentionSaved {
-    /// [N, Q]
-    query: Buffer,
-    /// [M, 2K]
-    key_value: Buffer,
-    /// [N, heads]
-    lse: Buffer,
-}
-
-impl CrossAttentionOp {
-    fn columns<'a>(
-        &self,
-        saved: &'a CrossAttentionSaved,
-    ) -> (Columns<'a>, Columns<'a>, Columns<'a>) {
-        let (queries, keys) = (
-            self.block.layout.query_width(),
-            self.block.layout.key_width(),
-        );
-        let key_value = |offset| Columns {
-            data: &saved.key_value,
-            stride: 2 * keys,
-            offset,
-        };
-        let query = Columns {
-            data: &saved.query,
-            stride: queries,
-            offset: 0,
-        };
-        (query, key_value(0), key_value(keys))
-    }
-
-    /// Turns queries and keys, or their gradients, by their positions.
-    fn turn(&self, query: &mut [f32], key_value: &mut [f32], back: bool) {
-        let layout = &self.block.layout;
-        if let Some((queries, keys)) = &self.turns {
-            let size = layout.head_size;
-            queries.apply(query, layout.query_width(), layout.heads, size, back);
-            let stride = 2 * layout.key_width();
-            keys.apply(key_value, stride, layout.key_value_heads, size, back);
-        }
-    }
-
-    /// Adds the sub-layer's result to `y` (where asked for) and gives what the backward needs.
-    fn run(&self, x: &[f32], memory: &[f32], y: Option<&mut [f32]>) -> Result<CrossAttentionSaved> {
-        let block = &self.block;
-        let (count, memory_count) = (self.rows.total(), self.memory_rows.total());
-        let queries = block.layout.query_width();
-        let mut normed = Buffer::dirty(x.len());
-        block
-            .norm
-            .with_weights(|norm| norm_kernel::forward(x, norm, &mut normed))?;
-        let mut saved = CrossAttentionSaved {
-            query: Buffer::dirty(count * queries),
-            key_value: Buffer::dirty(memory_count * block.key_value.outputs()),
-            lse: Buffer::dirty(count * block.layout.heads),
-        };
-        block
-            .query
-            .apply(&normed, &mut saved.query, Into::Overwrite)?;
-        block
-            .key_value
-            .apply(memory, &mut saved.key_value, Into::Overwrite)?;
-        self.turn(&mut saved.query, &mut saved.key_value, false);
-        let mut attended = Buffer::dirty(count * queries);
-        let mut lse = Buffer::dirty(count * block.layout.heads);
-        let (q, k, v) = self.columns(&saved);
-        kernel::forward(
-            &kernel_of(&block.layout, &self.rows, self.memory_rows.ranges(), None),
-            q,
-            k,
-            v,
-            &ColumnsMut::new(&mut attended, queries, 0),
-            &ColumnsMut::new(&mut lse, block.layout.heads, 0),
-        );
-        saved.lse = lse;
-        if let Some(y) = y {
-            block.output.apply(&attended, y, Into::Add)?;
-        }
-        Ok(saved)
-    }
-
-    fn gradient(
-        &self,
-        x: &[f32],
-        memory_length: usize,
-        dy: &[f32],
-        saved: CrossAttentionSaved,
-    ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let block = &self.block;
-        let count = self.rows.total();
-        let (queries, keys) = (block.layout.query_width(), block.layout.key_width());
-        let mut dattended = Buffer::dirty(count * queries);
-        block
-            .output
-            .apply_vjp(dy, &mut dattended, Into::Overwrite)?;
-        let mut dquery = Buffer::dirty(count * queries);
-        let mut dkey_value = Buffer::dirty(self.memory_rows.total() * 2 * keys);
-        let [dk, dv] = ColumnsMut::split(&mut dkey_value, 2 * keys, [0, keys]);
-        kernel::vjp(
-            &kernel_of(&block.layout, &self.rows, self.memory_rows.ranges(), None),
-            self.columns(&saved),
-            &saved.lse,
-            Columns {
-                data: &dattended,
-                stride: queries,
-                offset: 0,
-            },
-            (&ColumnsMut::new(&mut dquery, queries, 0), &dk, &dv),
-        );
-        self.turn(&mut dquery, &mut dkey_value, true);
-        let mut dnormed = Buffer::dirty(x.len());
-        block
-            .query
-            .apply_vjp(&dquery, &mut dnormed, Into::Overwrite)?;
-        let mut dx = dy.to_vec();
-        block
-            .norm
-            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, &mut dx))?;
-        let mut dmemory = vec![0.0; memory_length];
-        block
-            .key_value
-            .apply_vjp(&dkey_value, &mut dmemory, Into::Overwrite)?;
-        Ok((dx, dmemory))
-    }
-}
-
-impl CustomOp2 for CrossAttentionOp {
-    fn name(&self) -> &'static str {
-        "cross-attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, memory) = (contiguous_f32(s1, l1)?, contiguous_f32(s2, l2)?);
-        let mut y = x.to_vec();
-        let saved = self.run(x, memory, Some(&mut y))?;
-        if self.keep {
-            store(&self.saved, saved);
-        }
-        Ok((CpuStorage::F32(y), l1.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        memory: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (dx, dmemory) = with_f32(x, |x| {
-            with_f32(memory, |memory| -> Result<_> {
-                let saved = match take(&self.saved) {
-                    Some(saved) => saved,
-                    None => self.run(x, memory, None)?,
-                };
-                with_f32(&grad, |dy| self.gradient(x, memory.len(), dy, saved))?
-            })
-        })???;
-        Ok((
-            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
-            Some(Tensor::from_vec(dmemory, memory.shape(), memory.device())?),
-        ))
     }
 }

@@ -8,7 +8,6 @@ use super::kernels::activation as kernel;
 pub use super::kernels::activation::Activation;
 use super::kernels::buffer::Buffer;
 use super::kernels::matmul::Into;
-use super::kernels::norm as norm_kernel;
 use super::norm::Norm;
 use super::ops::Engine;
 use super::stack::{self, Saved, SubLayer};
@@ -93,60 +92,32 @@ impl SubLayer for FeedForward {
         if let Some(y) = y {
             let width = self.down.inputs();
             let mut hidden = Intermediate::dirty(form, count * width);
-            let forward = match form {
-                Form::Numbers => kernel::forward,
-                Form::Pairs => kernel::forward_pairs,
-            };
-            forward(
-                self.activation,
-                self.gated,
-                width,
-                &u.words,
-                &mut hidden.words,
-            );
+            let kind = (self.activation, self.gated);
+            kernel::forward(form, kind, width, &u.words, &mut hidden.words);
             let y = Product::Numbers(y, Into::Add);
             self.down.multiply(hidden.operand(), y)?;
         }
         Ok(Saved::FeedForward(u))
     }
 
-    fn gradient(
-        &self,
-        x: &[f32],
-        gradient: &mut [f32],
-        saved: Saved,
-        _needed: Option<&[u32]>,
-    ) -> Result<()> {
+    fn gradient(&self, dy: &[f32], saved: Saved, needed: Option<&[u32]>) -> Result<Buffer> {
         let Saved::FeedForward(mut u) = saved else {
             candle_core::bail!("a feed-forward sub-layer was given what another left")
         };
-        let count = x.len() / self.up.inputs();
+        let count = dy.len() / self.down.outputs();
         let width = self.down.inputs();
         {
             let mut dhidden = Intermediate::dirty(u.form, count * width);
-            let dy = Operand::Numbers(gradient);
-            self.down.multiply_back(dy, dhidden.product())?;
-            let vjp_in_place = match u.form {
-                Form::Numbers => kernel::vjp_in_place,
-                Form::Pairs => kernel::vjp_pairs_in_place,
-            };
-            vjp_in_place(
-                self.activation,
-                self.gated,
-                width,
-                &dhidden.words,
-                &mut u.words,
-            );
+            self.down
+                .multiply_back(Operand::Numbers(dy), dhidden.product())?;
+            let kind = (self.activation, self.gated);
+            kernel::vjp_in_place(u.form, kind, width, &dhidden.words, &mut u.words);
         }
-        let mut dnormed = Buffer::dirty(x.len());
-        let dx = Product::Numbers(&mut dnormed, Into::Overwrite);
-        self.up.multiply_back(u.operand(), dx)?;
-        drop(u);
-        if !self.residual {
-            gradient.fill(0.0);
-        }
-        self.norm
-            .with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, gradient))
+        self.up.input_gradient(u, needed)
+    }
+
+    fn norm(&self) -> &Norm {
+        &self.norm
     }
 
     fn residual(&self) -> bool {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
 
-use super::intermediate::{Form, Operand, Product};
+use super::intermediate::{Form, Intermediate, Operand, Product, gather};
 use super::kernels::brain::{BrainMatrix, Left, Out, SIDE};
+use super::kernels::buffer::Buffer;
 use super::kernels::matmul::{Into, MatMut, MatRef, Threads, matmul};
 use super::kernels::pairs::are_supported;
 use super::matrix::FrozenMatrix;
@@ -142,11 +143,6 @@ impl FrozenLinear {
         }
     }
 
-    /// The bias [out], where there is one.
-    pub(crate) fn bias(&self) -> Option<&Tensor> {
-        self.bias.as_ref()
-    }
-
     /// Numbers held.
     pub fn parameter_count(&self) -> usize {
         self.inputs * self.outputs + self.bias.as_ref().map_or(0, Tensor::elem_count)
@@ -200,23 +196,13 @@ impl FrozenLinear {
         match &self.weight {
             Weight::Packed(weight) => {
                 let (left, out) = operands(x, y, inputs, outputs);
-                let product = |bias: Option<&[f32]>| weight.product(out, left, bias, Threads::All);
-                match &self.bias {
-                    Some(bias) => with_f32(bias, |bias| product(Some(bias))),
-                    None => {
-                        product(None);
-                        Ok(())
-                    }
-                }
+                self.with_bias(|bias| weight.product(out, left, bias, Threads::All))
             }
             Weight::Plain(weight, layout) => {
                 let (x, y, into) = numbers_of(x, y)?;
                 let count = y.len() / outputs;
                 let mut y = MatMut::packed(y, count, outputs);
-                let into = match &self.bias {
-                    Some(bias) => with_f32(bias, |bias| y.begin_with(Some(bias), into))?,
-                    None => into,
-                };
+                let into = self.with_bias(|bias| y.begin_with(bias, into))?;
                 weight.with_f32(|weight| {
                     let weight = in_out(weight, inputs, outputs, *layout);
                     let x = MatRef::packed(x, count, inputs);
@@ -250,6 +236,37 @@ impl FrozenLinear {
                     matmul(dx, into, 1.0, dy, weight, Threads::All);
                 })
             }
+        }
+    }
+}
+
+impl FrozenLinear {
+    /// On the CPU: the gradient of the input [N, in] from that of the output [N, out], or [P, in] of these positions
+    /// alone.
+    pub(crate) fn input_gradient(
+        &self,
+        dy: Intermediate,
+        positions: Option<&[u32]>,
+    ) -> Result<Buffer> {
+        let stride = dy.form.words(self.outputs);
+        let dy = match positions {
+            None => dy,
+            Some(positions) => Intermediate {
+                form: dy.form,
+                words: gather(&dy.words, stride, positions),
+            },
+        };
+        let mut dx = Buffer::dirty(dy.words.len() / stride * self.inputs);
+        let product = Product::Numbers(&mut dx, Into::Overwrite);
+        self.multiply_back(dy.operand(), product)?;
+        Ok(dx)
+    }
+
+    /// On the CPU: calls `work` with the bias [out], where there is one.
+    pub(crate) fn with_bias<T>(&self, work: impl FnOnce(Option<&[f32]>) -> T) -> Result<T> {
+        match &self.bias {
+            Some(bias) => with_f32(bias, |bias| work(Some(bias))),
+            None => Ok(work(None)),
         }
     }
 }

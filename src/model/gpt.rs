@@ -10,8 +10,9 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::attention::{BatchPositions, CrossAttention, HeadLayout, SelfAttention};
+use super::attention::{BatchPositions, HeadLayout, SelfAttention};
 use super::config::GptConfig;
+use super::cross_attention::CrossAttention;
 use super::feed_forward::FeedForward;
 use super::frozen::{FrozenEmbedding, FrozenLinear, WeightLayout};
 use super::head::Head;
@@ -63,12 +64,11 @@ fn through(
     positions: &BatchPositions,
     engine: Engine,
 ) -> Result<Tensor> {
-    if engine == Engine::Fused && layers.iter().all(|layer| !layer.parallel) {
-        let sub_layers = layers.iter().flat_map(|layer| {
-            let attention = layer.attention.sub_layer(rows, positions);
-            [attention, Box::new(layer.feed_forward.clone())]
-        });
-        return Ok(stack::apply(&x, sub_layers.collect(), trained)?);
+    if layers.iter().all(|layer| !layer.parallel) {
+        let layers = layers
+            .iter()
+            .map(|layer| (&layer.attention, &layer.feed_forward, positions));
+        return Ok(stack::through(&x, layers, rows, trained, engine)?);
     }
     for layer in layers {
         let attended = layer.attention.forward(&x, rows, positions, engine)?;
@@ -163,9 +163,8 @@ impl Gpt {
     ) -> Result<Tensor> {
         rows.check("the input", embeddings.dims2()?.0)?;
         self.check_length(rows.longest())?;
-        let (mut x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
-        x = through(&self.layers, x, (rows, trained), &positions, engine)?;
-        Ok(x)
+        let (x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
+        through(&self.layers, x, (rows, trained), &positions, engine)
     }
 
     /// [`Self::hidden`] at `chosen` packed positions alone: [N, H] -> [M, H]. The last layer works from the first of
@@ -194,8 +193,8 @@ impl Gpt {
         };
         rows.check("the input", embeddings.dims2()?.0)?;
         self.check_length(rows.longest())?;
-        let (mut x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
-        x = through(before, x, (rows, trained), &positions, engine)?;
+        let (x, positions) = self.place(embeddings, &rows.positions())?; // [N, H]
+        let x = through(before, x, (rows, trained), &positions, engine)?;
         let counts = rows.counts_since_first_of(chosen);
         let ends = rows.last(&counts);
         let end_rows = Arc::new(Rows::new(counts));

@@ -3,12 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use std::sync::Mutex;
 
-use super::attention::store;
 use super::frozen::FrozenLinear;
 use super::kernels::buffer::Buffer;
 use super::kernels::cross_entropy;
 use super::kernels::matmul::Into;
-use super::ops::{Engine, contiguous_f32, with_f32};
+use super::ops::{Engine, contiguous_f32, store, with_f32};
 
 /// Positions whose logits exist at one time: for a vocabulary of 50,000, 50 MB of them.
 const POSITION_BLOCK: usize = 256;

@@ -95,17 +95,23 @@ impl Intermediate {
         )
     }
 
-    /// Turns the first `heads` heads of `size` channels of every row of `stride` numbers; `back` undoes it.
+    /// Turns the first so many heads of so many channels of every row of `stride` numbers; `back` undoes it.
     pub(crate) fn turn(
         &mut self,
         rotation: &Rotation,
         stride: usize,
-        (heads, size): (usize, usize),
+        heads: (usize, usize),
         back: bool,
     ) {
-        match self.form {
-            Form::Numbers => rotation.apply(&mut self.words, stride, heads, size, back),
-            Form::Pairs => rotation.apply_to_pairs(&mut self.words, stride, heads, size, back),
-        }
+        rotation.apply(self.form, &mut self.words, stride, heads, back);
     }
+}
+
+/// Rows of `width` words at these positions, end to end.
+pub(crate) fn gather(from: &[f32], width: usize, positions: &[u32]) -> Buffer {
+    let mut rows = Buffer::dirty(positions.len() * width);
+    for (row, &position) in rows.chunks_exact_mut(width.max(1)).zip(positions) {
+        row.copy_from_slice(&from[position as usize * width..][..width]);
+    }
+    rows
 }

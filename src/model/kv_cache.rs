@@ -7,11 +7,12 @@ use std::ops::Range;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::attention::{
-    BatchBias, BatchPositions, CrossAttention, HeadLayout, SelfAttention, attend, kernel_of,
-    split_projection,
+    BatchBias, BatchPositions, HeadLayout, SelfAttention, attend, kernel_of, split_projection,
 };
+use super::cross_attention::CrossAttention;
 use super::kernels::attention::{self as kernel, Columns, ColumnsMut};
 use super::kernels::buffer::Buffer;
+use super::kernels::pairs::Form;
 use super::kernels::rotary::Rotation;
 use super::ops::{Engine, contiguous_f32, with_f32};
 use super::rows::Rows;
@@ -335,10 +336,10 @@ impl CustomOp1 for Turn<'_> {
         let mut turned = contiguous_f32(storage, layout)?.to_vec();
         let heads = self.layout;
         self.rotation.apply(
+            Form::Numbers,
             &mut turned,
             heads.query_width() + 2 * heads.key_width(),
-            heads.heads + heads.key_value_heads,
-            heads.head_size,
+            (heads.heads + heads.key_value_heads, heads.head_size),
             false,
         );
         Ok((CpuStorage::F32(turned), layout.shape().clone()))

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::absorbed::is_cheaper_to_decode;
-use super::attention::CrossAttention;
+use super::cross_attention::CrossAttention;
 use super::kernels::matmul::Repeated;
 use super::kernels::memory_attention::{Memory, pack};
 use super::kv_cache::CrossCache;
@@ -37,10 +36,10 @@ impl MemoryCache {
         steps: usize,
         engine: Engine,
     ) -> Result<Self> {
-        let is_cheaper = layers
+        let is_absorbed = layers
             .clone()
-            .all(|layer| is_cheaper_to_decode(layer, steps));
-        let form = if engine == Engine::Fused && memory.device().is_cpu() && is_cheaper {
+            .all(|layer| layer.is_absorbed_to_decode(steps));
+        let form = if engine == Engine::Fused && memory.device().is_cpu() && is_absorbed {
             let packed = with_f32(&memory, |numbers| {
                 pack(numbers, memory.dims()[1], rows.ranges())
             })?;

@@ -45,6 +45,11 @@ impl Norm {
         })
     }
 
+    /// Numbers of a row.
+    pub(crate) fn width(&self) -> usize {
+        self.weight.elem_count()
+    }
+
     /// Numbers held.
     pub fn parameter_count(&self) -> usize {
         self.weight.elem_count() + self.bias.as_ref().map_or(0, Tensor::elem_count)

@@ -1,5 +1,7 @@
 //! The seam between candle tensors and the kernels' slices, and the differentiable ops that candle lacks.
 
+use std::sync::Mutex;
+
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 
 use super::kernels::buffer::Buffer;
@@ -17,9 +19,14 @@ pub enum Engine {
 pub(crate) fn contiguous_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let numbers = storage.as_slice::<f32>()?;
     let Some((start, end)) = layout.contiguous_offsets() else {
-        candle_core::bail!("an op of the frozen engine needs a contiguous argument")
+        candle_core::bail!("a kernel of the CPU needs a contiguous argument")
     };
     Ok(&numbers[start..end])
+}
+
+/// Whether kernels can take the numbers of a tensor as they lie: in f32 on the CPU, without gaps.
+pub(crate) fn is_plain(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous()
 }
 
 /// Calls `work` with the numbers of a contiguous CPU tensor, widened to `f32` where they are stored shorter.
@@ -45,6 +52,18 @@ pub(crate) fn with_f32<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> T) -> Re
         }
         _ => candle_core::bail!("a kernel of the CPU was given {:?}", tensor.dtype()),
     }
+}
+
+/// What a forward pass leaves for its backward.
+pub(crate) fn store<T>(place: &Mutex<Option<T>>, saved: T) {
+    if let Ok(mut place) = place.lock() {
+        *place = Some(saved);
+    }
+}
+
+/// Takes it; a second backward finds nothing and computes it again.
+pub(crate) fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
+    place.lock().ok().and_then(|mut place| place.take())
 }
 
 /// `to` from as many shorter numbers.

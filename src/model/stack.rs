@@ -4,30 +4,31 @@
 //! As an op each, candle would hand every result over in fresh memory and add every gradient to one of zeros: as much
 //! traffic as the sub-layers' own.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::attention::SelfAttentionSaved;
-use super::intermediate::Intermediate;
+use super::attention::{SelfAttention, SelfAttentionSaved};
+use super::feed_forward::FeedForward;
+use super::intermediate::{Intermediate, gather};
 use super::kernels::buffer::Buffer;
-use super::ops::{contiguous_f32, with_f32};
+use super::kernels::norm as norm_kernel;
+use super::norm::Norm;
+use super::ops::{Engine, contiguous_f32, store, take, with_f32};
+use super::position::BatchPositions;
+use super::rows::Rows;
 
 /// A sub-layer over packed rows on the CPU.
 pub(crate) trait SubLayer: Send + Sync {
     /// Adds the sub-layer's result for `x` [N, H] to `y` (where asked for) and gives what the backward needs.
     fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Saved>;
 
-    /// Turns the gradient of the result [N, H] into that of `x`: where `needed` names positions, of these alone, with
-    /// zeros elsewhere or not as the sub-layer finds it easier.
-    fn gradient(
-        &self,
-        x: &[f32],
-        gradient: &mut [f32],
-        saved: Saved,
-        needed: Option<&[u32]>,
-    ) -> Result<()>;
+    /// The gradient of `norm(x)` [N, H] from that of the result, or [P, H] of these positions alone.
+    fn gradient(&self, dy: &[f32], saved: Saved, needed: Option<&[u32]>) -> Result<Buffer>;
+
+    /// What `x` goes through first.
+    fn norm(&self) -> &Norm;
 
     /// Whether `x` is part of the result.
     fn residual(&self) -> bool;
@@ -76,6 +77,33 @@ pub(crate) fn apply(
     })
 }
 
+/// Layers of an attention and a feed-forward sub-layer each, by either engine: [N, H] -> [N, H]; the gradient of `x` may be
+/// zero but at `needed` positions.
+///
+/// # Errors
+/// Where sizes do not fit.
+pub(crate) fn through<'a>(
+    x: &Tensor,
+    layers: impl Iterator<Item = (&'a SelfAttention, &'a FeedForward, &'a BatchPositions)>,
+    rows: &Arc<Rows>,
+    needed: Option<&[u32]>,
+    engine: Engine,
+) -> Result<Tensor> {
+    if engine == Engine::Fused {
+        let sub_layers = layers.flat_map(|(attention, feed_forward, positions)| {
+            let attention = attention.sub_layer(rows, positions);
+            [attention, Box::new(feed_forward.clone())]
+        });
+        return apply(x, sub_layers.collect(), needed);
+    }
+    let mut x = x.clone();
+    for (attention, feed_forward, positions) in layers {
+        x = attention.forward(&x, rows, positions, engine)?;
+        x = feed_forward.forward(&x, engine)?;
+    }
+    Ok(x)
+}
+
 impl Stack {
     /// The result, and what the backward needs.
     fn run(&self, x: &[f32]) -> Result<(Vec<f32>, Vec<Kept>)> {
@@ -110,23 +138,30 @@ impl Stack {
                 None => layer.run(x, None)?,
             };
             let needed = self.needed.as_deref().filter(|_| number == 0);
-            layer.gradient(x, gradient, saved, needed)?;
+            let dnormed = layer.gradient(gradient, saved, needed)?;
+            if !layer.residual() {
+                gradient.fill(0.0);
+            }
+            let add_vjp = |x: &[f32], dx: &mut [f32]| {
+                let norm = layer.norm();
+                norm.with_weights(|norm| norm_kernel::add_vjp(x, &dnormed, norm, dx))
+            };
+            match needed {
+                None => add_vjp(x, gradient)?,
+                Some(needed) => {
+                    let width = layer.norm().width();
+                    let mut dx = gather(gradient, width, needed); // [P, H]
+                    add_vjp(&gather(x, width, needed), &mut dx)?;
+                    scatter(&dx, width, needed, gradient);
+                }
+            }
         }
         Ok(())
     }
 }
 
-/// Rows of `width` words at these positions, end to end.
-pub(crate) fn gather(from: &[f32], width: usize, positions: &[u32]) -> Buffer {
-    let mut rows = Buffer::dirty(positions.len() * width);
-    for (row, &position) in rows.chunks_exact_mut(width.max(1)).zip(positions) {
-        row.copy_from_slice(&from[position as usize * width..][..width]);
-    }
-    rows
-}
-
 /// Zeros but at these positions, where `rows` go.
-pub(crate) fn scatter(rows: &[f32], width: usize, positions: &[u32], to: &mut [f32]) {
+fn scatter(rows: &[f32], width: usize, positions: &[u32], to: &mut [f32]) {
     to.fill(0.0);
     for (row, &position) in rows.chunks_exact(width.max(1)).zip(positions) {
         to[position as usize * width..][..width].copy_from_slice(row);
@@ -148,16 +183,14 @@ impl CustomOp1 for Stack {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (y, kept) = self.run(contiguous_f32(storage, layout)?)?;
-        if self.keep
-            && let Ok(mut place) = self.kept.lock()
-        {
-            *place = Some(kept);
+        if self.keep {
+            store(&self.kept, kept);
         }
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let kept = self.kept.lock().ok().and_then(|mut kept| kept.take());
+        let kept = take(&self.kept);
         let grad = grad.contiguous()?;
         let mut dx = with_f32(&grad, <[f32]>::to_vec)?;
         with_f32(arg, |x| {

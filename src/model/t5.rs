@@ -11,8 +11,9 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::absorbed::SharedMemory;
-use super::attention::{BatchPositions, CrossAttention, HeadLayout, SelfAttention};
+use super::attention::{BatchPositions, HeadLayout, SelfAttention};
 use super::config::{StackConfig, StackPositions, T5Config};
+use super::cross_attention::CrossAttention;
 use super::feed_forward::FeedForward;
 use super::frozen::{FrozenEmbedding, FrozenLinear, WeightLayout};
 use super::head::Head;
@@ -215,26 +216,14 @@ impl T5 {
     ) -> Result<Tensor> {
         rows.check("the encoder's input", embeddings.dims2()?.0)?;
         let encoder = &self.encoder;
-        let mut x = encoder.positions.place(embeddings, &rows.positions())?; // [N, H]
+        let x = encoder.positions.place(embeddings, &rows.positions())?; // [N, H]
         let positions = encoder
             .positions
             .of_layers(encoder.layers.len(), rows.longest());
         let layers = encoder.layers.iter().zip(&positions);
-        match engine {
-            Engine::Fused => {
-                let sub_layers = layers.flat_map(|(layer, positions)| {
-                    let attention = layer.attention.sub_layer(rows, positions);
-                    [attention, Box::new(layer.feed_forward.clone())]
-                });
-                x = stack::apply(&x, sub_layers.collect(), trained)?;
-            }
-            Engine::Reference => {
-                for (layer, positions) in layers {
-                    x = layer.attention.forward(&x, rows, positions, engine)?;
-                    x = layer.feed_forward.forward(&x, engine)?;
-                }
-            }
-        }
+        let layers =
+            layers.map(|(layer, positions)| (&layer.attention, &layer.feed_forward, positions));
+        let x = stack::through(&x, layers, rows, trained, engine)?;
         Ok(encoder.norm.apply(&x, engine)?)
     }
 

@@ -1,20 +1,19 @@
 //! A linear layer that is trained, as prompt encoders have them, over the CPU kernels; candle's ops on other devices.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::kernels::attention::add;
 use super::kernels::matmul::{Into, MatMut, MatRef, Threads, matmul};
-use super::ops::{contiguous_f32, with_f32};
+use super::ops::{contiguous_f32, is_plain, with_f32};
 
 /// `x · Wᵀ + b`: [N, in], [out, in] and [out] -> [N, out]; differentiable in all three.
 ///
 /// # Errors
 /// Where the sizes do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() && x.dtype() == DType::F32 && weight.dtype() == DType::F32 {
-        return x
-            .contiguous()?
-            .apply_op3(&weight.contiguous()?, &bias.contiguous()?, LinearOp);
+    let x = x.contiguous()?;
+    if [&x, weight, bias].into_iter().all(is_plain) {
+        return x.apply_op3(weight, bias, LinearOp);
     }
     x.matmul(&weight.t()?)?.broadcast_add(bias)
 }

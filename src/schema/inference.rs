@@ -86,16 +86,32 @@ impl Default for InferenceSection {
     }
 }
 
-/// What stands before the names of a command's options.
-const OPTIONS: &str = "--";
+/// Where a user has written the settings, whose words problems are told in.
+enum Words<'a> {
+    /// Under a section's key, given with a dot.
+    Keys(&'a str),
+    /// As options of `ptune generate`.
+    Options,
+}
 
-/// The option of `ptune generate` that gives `key`.
-fn option_of(key: &str) -> String {
-    match key {
-        "tokens_to_generate" => "max-tokens".to_owned(),
-        "min_tokens_to_generate" => "min-tokens".to_owned(),
-        "end_strings" => "stop".to_owned(),
-        other => other.replace('_', "-"),
+impl Words<'_> {
+    /// What the user calls `key`.
+    fn name(&self, key: &str) -> String {
+        match (self, key) {
+            (Self::Keys(prefix), key) => format!("{prefix}{key}"),
+            (Self::Options, "tokens_to_generate") => "--max-tokens".to_owned(),
+            (Self::Options, "min_tokens_to_generate") => "--min-tokens".to_owned(),
+            (Self::Options, "end_strings") => "--stop".to_owned(),
+            (Self::Options, other) => format!("--{}", other.replace('_', "-")),
+        }
+    }
+
+    /// One of two messages.
+    fn choose<'m>(&self, of_keys: &'m str, of_options: &'m str) -> &'m str {
+        match self {
+            Self::Keys(_) => of_keys,
+            Self::Options => of_options,
+        }
     }
 }
 
@@ -106,20 +122,18 @@ impl InferenceSection {
     /// A [`Diagnostic`] with everything that is wrong, in the words of these options.
     pub fn check(&self) -> Result<(), Diagnostic> {
         let mut problems = Problems::of("");
-        self.validate(&mut problems, OPTIONS);
+        self.problems_in(&Words::Options, &mut problems);
         problems.into_result()
     }
 
-    /// Adds what is wrong; `prefix` is the section's key with a dot, or [`OPTIONS`].
+    /// Adds what is wrong; `prefix` is the section's key with a dot.
     pub(super) fn validate(&self, problems: &mut Problems, prefix: &str) {
-        let by_options = prefix == OPTIONS;
+        self.problems_in(&Words::Keys(prefix), problems);
+    }
+
+    fn problems_in(&self, words: &Words<'_>, problems: &mut Problems) {
         let mut require = |holds: bool, key: &str, message: &str| {
-            let key = if by_options {
-                option_of(key)
-            } else {
-                key.to_owned()
-            };
-            problems.require(holds, &format!("{prefix}{key}"), message);
+            problems.require(holds, &words.name(key), message);
         };
         require(
             self.tokens_to_generate > 0,
@@ -129,20 +143,18 @@ impl InferenceSection {
         require(
             self.min_tokens_to_generate <= self.tokens_to_generate,
             "min_tokens_to_generate",
-            if by_options {
-                "is more than `--max-tokens`"
-            } else {
-                "is more than `tokens_to_generate`"
-            },
+            words.choose(
+                "is more than `tokens_to_generate`",
+                "is more than `--max-tokens`",
+            ),
         );
         require(
             self.temperature > 0.0 && self.temperature.is_finite(),
             "temperature",
-            if by_options {
-                "must be above 0; without it the likeliest token is taken always"
-            } else {
-                "must be above 0; for the likeliest token always set `greedy=True`"
-            },
+            words.choose(
+                "must be above 0; for the likeliest token always set `greedy=True`",
+                "must be above 0; without it the likeliest token is taken always",
+            ),
         );
         require(
             (0.0..=1.0).contains(&self.top_p),
@@ -158,11 +170,10 @@ impl InferenceSection {
         require(
             self.num_beams <= 1 || self.greedy,
             "num_beams",
-            if by_options {
-                "beam search draws nothing by chance: leave `--temperature`, `--top-k` and `--top-p` out, or the beams"
-            } else {
-                "beam search draws nothing by chance: set `greedy=True` with it, or 1 beam"
-            },
+            words.choose(
+                "beam search draws nothing by chance: set `greedy=True` with it, or 1 beam",
+                "beam search draws nothing by chance: leave `--temperature`, `--top-k` and `--top-p` out, or the beams",
+            ),
         );
         require(
             self.length_penalty.is_finite(),

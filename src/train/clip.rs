@@ -1,8 +1,10 @@
 //! Gradient norm and clipping, as `torch.nn.utils.clip_grad_norm_` and `clip_grad_value_` do it.
 
 use anyhow::Result;
-use candle_core::{CpuStorage, DType, Storage, Tensor};
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
+
+use crate::model::ops::{is_plain, with_f32};
 
 /// `trainer.gradient_clip_val` with `gradient_clip_algorithm`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +51,8 @@ impl Clip {
 pub fn gradient_norm(gradients: &[Tensor]) -> Result<f64> {
     let mut sum = 0.0;
     for gradient in gradients {
-        if let Some(squares) = squares_on_cpu(gradient) {
-            sum += squares;
+        if is_plain(gradient) {
+            sum += with_f32(gradient, squares)?;
             continue;
         }
         sum += gradient
@@ -62,18 +64,11 @@ pub fn gradient_norm(gradients: &[Tensor]) -> Result<f64> {
     Ok(sum.sqrt())
 }
 
-/// Sum of the squares of numbers in f32 on the CPU: parts of one length each, whatever the number of threads, so that the
-/// result is always the same.
-fn squares_on_cpu(gradient: &Tensor) -> Option<f64> {
+/// Sum of the squares: of parts of one length each, whatever the number of threads, so that the result is always the same.
+fn squares(numbers: &[f32]) -> f64 {
     const PART: usize = 1 << 15;
     const LANES: usize = 8;
-    let (storage, layout) = gradient.storage_and_layout();
-    let (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) =
-        (&*storage, layout.contiguous_offsets())
-    else {
-        return None;
-    };
-    let parts: Vec<f64> = numbers[start..end]
+    let parts: Vec<f64> = numbers
         .par_chunks(PART)
         .map(|part| {
             let mut lanes = [0.0_f64; LANES];
@@ -89,7 +84,7 @@ fn squares_on_cpu(gradient: &Tensor) -> Option<f64> {
             lanes.iter().sum()
         })
         .collect();
-    Some(parts.iter().sum())
+    parts.iter().sum()
 }
 
 #[cfg(test)]

@@ -36,13 +36,11 @@ pub(super) fn gradients(
             .collate(rows.iter().map(|index| &parts.train.examples[*index]));
         tokens += batch.tokens();
         let gate = Gate::default();
-        let micro_loss = match reached {
-            None => parts.context.loss(&batch, parts.prompts, share)?,
-            Some(_) => {
-                let embeddings = |task: &str| gate.embeddings(parts.prompts, task);
-                parts.context.loss_of(&batch, &embeddings, share)?
-            }
+        let embeddings = |task: &str| match reached {
+            None => parts.prompts.embeddings(task),
+            Some(_) => gate.embeddings(parts.prompts, task),
         };
+        let micro_loss = parts.context.loss_of(&batch, &embeddings, share)?;
         loss += f64::from(micro_loss.to_scalar::<f32>()?);
         let mut found = micro_loss.affine(loss_scale, 0.0)?.backward()?;
         if let Some(reached) = &mut reached {

@@ -72,14 +72,13 @@ impl FrozenModel {
             device: device.clone(),
         };
         let loading = || format!("loading the frozen model from {}", path.display());
+        let tokenizer_or =
+            |own: &dyn Fn() -> Result<Tokenizer>| tokenizer_path.map_or_else(own, tokenizer_at);
         let (model, tokenizer, habits) = match resolve(path)? {
             Base::HuggingFace(folder) => {
                 let (model, tokenizer) = rayon::join(
                     || LanguageModel::from_hugging_face(folder.path(), &options),
-                    || match tokenizer_path {
-                        Some(given) => tokenizer_at(given),
-                        None => Tokenizer::from_folder(folder.path()),
-                    },
+                    || tokenizer_or(&|| Tokenizer::from_folder(folder.path())),
                 );
                 let model = model.with_context(loading)?;
                 (model, tokenizer, Habits::HUGGING_FACE)
@@ -87,10 +86,7 @@ impl FrozenModel {
             Base::Nemo(files) => {
                 let (model, tokenizer) = rayon::join(
                     || LanguageModel::from_nemo(&files, &options),
-                    || match tokenizer_path {
-                        Some(given) => tokenizer_at(given),
-                        None => tokenizer_of(&files),
-                    },
+                    || tokenizer_or(&|| tokenizer_of(&files)),
                 );
                 let model = model.with_context(loading)?;
                 (model, tokenizer, Habits::of_nemo(&files))

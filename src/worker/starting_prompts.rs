@@ -173,22 +173,21 @@ impl Start<'_> {
             .note("an archive keeps it where it was tuned with `p_tuning.save_encoder=True`, or by NeMo 1.17 and later")
             .hint("prompt_learning.model.p_tuning.restore_encoder=null")
             .into()),
-            // Generation B's prompt tuning keeps a task's rows as an encoder: no start for a network or for another length.
-            (Some(parameters), None) if parameters.len() == 1 && encoder.load(parameters).is_err() => {
-                Ok(())
-            }
-            (Some(parameters), _) => {
-                encoder.load(parameters).map_err(|error| {
-                    match error.downcast::<Diagnostic>() {
-                        Ok(diagnostic) => diagnostic
-                            .hint("prompt_learning.model.p_tuning.restore_encoder=False")
-                            .into(),
-                        Err(error) => error,
-                    }
-                })?;
-                tracing::info!("the prompt encoder of `restore_path` is trained further");
-                Ok(())
-            }
+            (Some(parameters), _) => match encoder.load(parameters) {
+                Ok(()) => {
+                    tracing::info!("the prompt encoder of `restore_path` is trained further");
+                    Ok(())
+                }
+                // Generation B's prompt tuning keeps a task's rows as an encoder: no start for a network or for another
+                // length.
+                Err(_) if wanted.is_none() && parameters.len() == 1 => Ok(()),
+                Err(error) => Err(match error.downcast::<Diagnostic>() {
+                    Ok(diagnostic) => diagnostic
+                        .hint("prompt_learning.model.p_tuning.restore_encoder=False")
+                        .into(),
+                    Err(error) => error,
+                }),
+            },
         }
     }
 

@@ -1,7 +1,7 @@
 //! Activations of the feed-forward layers, plain and gated, forward and vector-Jacobian product in one pass each.
 
 use super::for_each_rows;
-use super::pairs::{join, split};
+use super::pairs::{Form, join, split};
 use super::simd::{LANES, erf, exp, sigmoid, vectorized};
 
 /// The non-linearity of a feed-forward layer.
@@ -51,77 +51,44 @@ fn evaluate(activation: Activation, x: f32) -> (f32, f32) {
     }
 }
 
-/// `out = act(u)` or, gated, `out = act(u[.., ..F]) · u[.., F..]`; `out` is [N, F], `u` is [N, F] or [N, 2F].
+/// `out = act(u)` or, gated, `out = act(u[.., ..F]) · u[.., F..]`; `out` is [N, F], `u` is [N, F] or [N, 2F], both
+/// of one form, and `width` is F in numbers.
 pub(crate) fn forward(
-    activation: Activation,
-    gated: bool,
+    form: Form,
+    (activation, gated): (Activation, bool),
     width: usize,
     u: &[f32],
     out: &mut [f32],
 ) {
-    let factor = if gated { 2 } else { 1 };
-    for_each_rows(out, width, |first, out| {
-        let start = first * width * factor;
-        forward_rows(
-            activation,
-            gated,
-            width,
-            &u[start..start + out.len() * factor],
-            out,
-        );
-    });
-}
-
-/// Gradient of [`forward`]: turns `u` into `du`, given `dy` [N, F].
-pub(crate) fn vjp_in_place(
-    activation: Activation,
-    gated: bool,
-    width: usize,
-    dy: &[f32],
-    u: &mut [f32],
-) {
-    let factor = if gated { 2 } else { 1 };
-    for_each_rows(u, width * factor, |first, u| {
-        let start = first * width;
-        vjp_rows(
-            activation,
-            gated,
-            width,
-            &dy[start..start + u.len() / factor],
-            u,
-        );
-    });
-}
-
-/// [`forward`] of [pairs](super::pairs): `out` is [N, F / 2], `u` is [N, F / 2] or [N, F], and `width` F in numbers.
-pub(crate) fn forward_pairs(
-    activation: Activation,
-    gated: bool,
-    width: usize,
-    u: &[f32],
-    out: &mut [f32],
-) {
-    let (words, factor) = (width / 2, if gated { 2 } else { 1 });
+    let (words, factor) = (form.words(width), if gated { 2 } else { 1 });
+    let rows = match form {
+        Form::Numbers => forward_rows,
+        Form::Pairs => forward_rows_of_pairs,
+    };
     for_each_rows(out, words, |first, out| {
         let start = first * words * factor;
         let u = &u[start..start + out.len() * factor];
-        forward_rows_of_pairs(activation, gated, words, u, out);
+        rows(activation, gated, words, u, out);
     });
 }
 
-/// [`vjp_in_place`] of [pairs](super::pairs): `dy` is [N, F / 2].
-pub(crate) fn vjp_pairs_in_place(
-    activation: Activation,
-    gated: bool,
+/// Gradient of [`forward`]: turns `u` into `du`, given `dy` [N, F] of the same form.
+pub(crate) fn vjp_in_place(
+    form: Form,
+    (activation, gated): (Activation, bool),
     width: usize,
     dy: &[f32],
     u: &mut [f32],
 ) {
-    let (words, factor) = (width / 2, if gated { 2 } else { 1 });
+    let (words, factor) = (form.words(width), if gated { 2 } else { 1 });
+    let rows = match form {
+        Form::Numbers => vjp_rows,
+        Form::Pairs => vjp_rows_of_pairs,
+    };
     for_each_rows(u, words * factor, |first, u| {
         let start = first * words;
         let dy = &dy[start..start + u.len() / factor];
-        vjp_rows_of_pairs(activation, gated, words, dy, u);
+        rows(activation, gated, words, dy, u);
     });
 }
 
@@ -356,7 +323,8 @@ mod tests {
         let dy: Vec<f32> = (0..2 * width).map(|i| (i as f32 * 0.61).cos()).collect();
         for activation in ALL {
             let mut found = u.clone();
-            vjp_in_place(activation, true, width, &dy, &mut found);
+            let form = Form::Numbers;
+            vjp_in_place(form, (activation, true), width, &dy, &mut found);
             for (place, &dy) in dy.iter().enumerate() {
                 let gate = place / width * 2 * width + place % width;
                 let (y, slope) = evaluate(activation, u[gate]);
@@ -370,10 +338,11 @@ mod tests {
     fn a_gate_multiplies_the_activated_first_half_by_the_second() {
         let u = [1.0, -2.0, 3.0, 0.5];
         let mut out = [0.0; 2];
-        forward(Activation::Relu, true, 2, &u, &mut out);
+        forward(Form::Numbers, (Activation::Relu, true), 2, &u, &mut out);
         assert_eq!(out.map(f32::to_bits), [3.0_f32, 0.0].map(f32::to_bits));
         let mut du = u;
-        vjp_in_place(Activation::Relu, true, 2, &[1.0, 1.0], &mut du);
+        let kind = (Activation::Relu, true);
+        vjp_in_place(Form::Numbers, kind, 2, &[1.0, 1.0], &mut du);
         assert_eq!(
             du.map(f32::to_bits),
             [3.0_f32, 0.0, 1.0, 0.0].map(f32::to_bits)
@@ -406,11 +375,12 @@ mod tests {
                 let (mut u, mut u_words) = draw(2 * width * factor, 0.37);
                 let (dy, dy_words) = draw(2 * width, 0.61);
                 let (mut out, mut words) = (vec![0.0; 2 * width], vec![0.0; width]);
-                forward(activation, gated, width, &u, &mut out);
-                forward_pairs(activation, gated, width, &u_words, &mut words);
+                let kind = (activation, gated);
+                forward(Form::Numbers, kind, width, &u, &mut out);
+                forward(Form::Pairs, kind, width, &u_words, &mut words);
                 assert!(close(&wide(&words), &out), "{activation:?}");
-                vjp_in_place(activation, gated, width, &dy, &mut u);
-                vjp_pairs_in_place(activation, gated, width, &dy_words, &mut u_words);
+                vjp_in_place(Form::Numbers, kind, width, &dy, &mut u);
+                vjp_in_place(Form::Pairs, kind, width, &dy_words, &mut u_words);
                 assert!(close(&wide(&u_words), &u), "{activation:?}");
             }
         }

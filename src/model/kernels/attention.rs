@@ -217,6 +217,14 @@ vectorized! {
     }
 }
 
+vectorized! {
+    pub(crate) fn scale(numbers: &mut [f32], factor: f32) {
+        for number in numbers {
+            *number *= factor;
+        }
+    }
+}
+
 /// Turns `row` into e^(x - largest) and gives the sum.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "must be part of the vectorised loop")]

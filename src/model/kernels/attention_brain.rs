@@ -15,9 +15,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::attention::{Attention, Columns, ColumnsMut};
+use super::attention::{Attention, Columns, ColumnsMut, scale};
 use super::attention_tile::{
-    AHEAD, COLS, Left, ROWS, Right, STRIPS, Task, Tiles, define_tile, prefetch, tiles,
+    AHEAD, Left, ROWS, Right, STRIPS, Task, Tiles, define_tile, prefetch, tiles,
 };
 use super::buffer::Buffer;
 use super::pairs::round_all;
@@ -46,14 +46,6 @@ vectorized! {
                 f32::from_bits(even & 0xffff | odd << 16),
                 f32::from_bits(even >> 16 | odd & 0xffff_0000),
             ];
-        }
-    }
-}
-
-vectorized! {
-    pub(crate) fn scale(numbers: &mut [f32], factor: f32) {
-        for number in numbers {
-            *number *= factor;
         }
     }
 }
@@ -93,22 +85,6 @@ impl Task<'_> {
         buffer
     }
 
-    /// A strip of products with keys or values by columns: [12, seen] from [12, size].
-    fn strip_of_words(&self, rows: &[f32], panels: &[f32], seen: usize, result: &mut [f32]) {
-        tiles(
-            &WORDS,
-            Left::Rows(rows, self.size),
-            Right {
-                numbers: panels,
-                stride: COLS,
-                tile: COLS * self.size,
-            },
-            self.size,
-            (result, self.score_stride(), seen.next_multiple_of(COLS)),
-            false,
-        );
-    }
-
     /// Distance of scores' rows: room for whole tiles of keys on either side, and an odd number of cache lines.
     fn score_stride(&self) -> usize {
         let keys = self.keys.len().next_multiple_of(ROWS);
@@ -122,17 +98,11 @@ impl Task<'_> {
 
     /// The scores of a query with what belongs to it.
     fn row<'b>(&'b self, head: usize, query: usize, scores: &'b mut [f32]) -> Row<'b> {
-        let attention = self.attention;
-        let (position, visible) = attention.place(self.row, query);
-        let bias = attention.bias.map_or(&[][..], |bias| {
-            let start = (head + 1) * (2 * bias.span - 1) - bias.span - position;
-            &bias.table[start..start + visible]
-        });
         Row {
             scores,
-            visible,
-            scale: attention.scale,
-            bias,
+            visible: self.attention.place(self.row, query).1,
+            scale: self.attention.scale,
+            bias: self.bias(head, query),
         }
     }
 }
@@ -159,7 +129,7 @@ pub(crate) fn forward(
                 let seen = task.seen(first + count);
                 let start = task.queries.start + first;
                 let q = task.words(q, start..start + count, head);
-                task.strip_of_words(&q, &k, seen, &mut scores);
+                task.strip(&WORDS, (&q, size), &k, seen, (&mut scores, stride));
                 let mut sums = [(0.0, 0.0); ROWS];
                 let lines = scores
                     .chunks_exact_mut(stride)
@@ -242,8 +212,10 @@ pub(crate) fn vjp(
                 for strip in (0..count).step_by(ROWS) {
                     let height = ROWS.min(count - strip);
                     let seen = task.seen(first + strip + height);
-                    task.strip_of_words(&q_rows[strip * size..], &k_turned, seen, &mut scores);
-                    task.strip_of_words(&dout_rows[strip * size..], &v_turned, seen, &mut dscores);
+                    let q = (&q_rows[strip * size..], size);
+                    task.strip(&WORDS, q, &k_turned, seen, (&mut scores, stride));
+                    let dout = (&dout_rows[strip * size..], size);
+                    task.strip(&WORDS, dout, &v_turned, seen, (&mut dscores, stride));
                     let [p_words, ds_words] = &mut words;
                     let lines = scores
                         .chunks_exact_mut(stride)

@@ -123,28 +123,35 @@ impl<'a> Task<'a> {
         buffer
     }
 
-    /// The scores of query `query` with the bias.
-    fn add_bias(&self, head: usize, query: usize, scores: &mut [f32]) {
-        if let Some(bias) = self.attention.bias {
-            let (position, visible) = self.attention.place(self.row, query);
+    /// The bias of query `query` for each key that it sees, or nothing.
+    pub(super) fn bias(&self, head: usize, query: usize) -> &[f32] {
+        let (position, visible) = self.attention.place(self.row, query);
+        self.attention.bias.map_or(&[], |bias| {
             let start = (head + 1) * (2 * bias.span - 1) - bias.span - position;
-            add(&mut scores[..visible], &bias.table[start..start + visible]);
-        }
+            &bias.table[start..start + visible]
+        })
     }
 
-    /// A strip of products with keys or values by columns: [12, seen] from [12, width].
-    fn strip(&self, rows: &[f32], panels: &[f32], seen: usize, result: &mut [f32]) {
-        let size = self.attention.head_size;
+    /// A strip of products with keys or values by columns: [12, seen] from rows of this head's columns; both operands
+    /// of the strides given.
+    pub(super) fn strip(
+        &self,
+        kernels: &Tiles,
+        (rows, row_stride): (&[f32], usize),
+        panels: &[f32],
+        seen: usize,
+        (result, stride): (&mut [f32], usize),
+    ) {
         tiles(
-            &NUMBERS,
-            Left::Rows(rows, self.width()),
+            kernels,
+            Left::Rows(rows, row_stride),
             Right {
                 numbers: panels,
                 stride: COLS,
-                tile: COLS * size,
+                tile: COLS * self.size,
             },
-            size,
-            (result, self.stride(), seen.next_multiple_of(COLS)),
+            self.size,
+            (result, stride, seen.next_multiple_of(COLS)),
             false,
         );
     }
@@ -176,10 +183,10 @@ pub(crate) fn forward(
                     let seen = task.seen(first + count);
                     let start = task.queries.start + first;
                     let q = task.gathered(q, start..start + count, head, attention.scale);
-                    task.strip(&q, &k, seen, &mut scores);
+                    task.strip(&NUMBERS, (&q, width), &k, seen, (&mut scores, stride));
                     let mut sums = [(0.0, 0.0); ROWS];
                     for (i, scores) in scores.chunks_exact_mut(stride).take(count).enumerate() {
-                        task.add_bias(head, first + i, scores);
+                        add(scores, task.bias(head, first + i));
                         let (_, visible) = attention.place(row, first + i);
                         // In whole registers; e^-∞ adds nothing.
                         let whole = visible.next_multiple_of(turn::SIDE);
@@ -261,14 +268,16 @@ pub(crate) fn vjp(
                         let seen = task.seen(first + strip + height);
                         let scores = &mut scores[strip * stride..(strip + ROWS) * stride];
                         let dscores = &mut dscores[strip * stride..(strip + ROWS) * stride];
-                        task.strip(&q[strip * width..], &k_turned, seen, scores);
-                        task.strip(&dout[strip * width..], &v_turned, seen, dscores);
+                        let q = (&q[strip * width..], width);
+                        task.strip(&NUMBERS, q, &k_turned, seen, (&mut *scores, stride));
+                        let dout = (&dout[strip * width..], width);
+                        task.strip(&NUMBERS, dout, &v_turned, seen, (&mut *dscores, stride));
                         let lines = scores
                             .chunks_exact_mut(stride)
                             .zip(dscores.chunks_exact_mut(stride));
                         for (i, (scores, dscores)) in lines.take(height).enumerate() {
                             let query = first + strip + i;
-                            task.add_bias(head, query, scores);
+                            add(scores, task.bias(head, query));
                             let (_, visible) = attention.place(row, query);
                             let lse = lse[(task.queries.start + query) * attention.heads + head];
                             let whole = visible.next_multiple_of(turn::SIDE);

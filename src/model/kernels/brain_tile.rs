@@ -7,10 +7,10 @@
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i64x2, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+    __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_shuffle_epi8, _mm512_shuffle_i64x2, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use super::attention::add;
 use super::brain::{Left, Out, SIDE, SQUARES};
 use super::buffer::Buffer;
 use super::matmul::{Into, Threads};
-use super::pairs::round_all;
+use super::pairs::{round_all, store_words};
 use super::simd::{Level, level};
 use super::turn;
 
@@ -391,11 +391,7 @@ unsafe fn tile<const HEIGHT: usize>(depth: usize, a: *const f32, b: *const u64, 
                     let to = to.add(16);
                     _mm512_storeu_ps(to, _mm512_add_ps(high, _mm512_loadu_ps(to)));
                 }
-                Kind::Round => {
-                    let words =
-                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                    _mm512_storeu_si512(to.cast(), words);
-                }
+                Kind::Round => store_words(low, high, to),
             }
         }
     }

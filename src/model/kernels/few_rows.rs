@@ -13,6 +13,7 @@ use std::arch::x86_64::{
 use rayon::prelude::*;
 
 use super::matmul::{Into, MatMut, MatRef, Threads};
+use super::turn::first;
 
 /// Numbers of a register.
 const LANES: usize = 16;
@@ -171,11 +172,6 @@ impl Target {
             row += height;
         }
     }
-}
-
-/// A mask of the first `count` numbers of a register.
-fn first(count: usize) -> u16 {
-    if count >= LANES { !0 } else { (1 << count) - 1 }
 }
 
 /// The sums of products of the first `ROWS` of `left` with the first `COLS` of `right`.

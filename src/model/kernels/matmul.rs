@@ -1,5 +1,8 @@
 //! Matrix products of strided `f32` matrices: our own tiles where the processor has AVX-512, else the `gemm` crate.
 
+#[cfg(target_arch = "x86_64")]
+use std::sync::Arc;
+
 use gemm::Parallelism;
 
 #[cfg(target_arch = "x86_64")]
@@ -203,18 +206,15 @@ const WORTH_PACKING: usize = 64;
 pub(crate) enum Right<'a> {
     /// As it lies.
     View(MatRef<'a>),
-    /// Packed for our tiles.
+    /// Packed for our tiles, perhaps for other products too.
     #[cfg(target_arch = "x86_64")]
-    Packed(tile::Panels),
-    /// Packed before, for other products too.
-    #[cfg(target_arch = "x86_64")]
-    Shared(&'a tile::Panels),
+    Packed(Arc<tile::Panels>),
 }
 
 /// A right operand packed once for products at several times; holds nothing where nothing is packed.
 pub(crate) struct Repeated {
     #[cfg(target_arch = "x86_64")]
-    panels: Option<tile::Panels>,
+    panels: Option<Arc<tile::Panels>>,
 }
 
 impl Repeated {
@@ -223,7 +223,8 @@ impl Repeated {
         let _ = (right, threads);
         Self {
             #[cfg(target_arch = "x86_64")]
-            panels: (level() == Level::Avx512).then(|| tile::Panels::pack(right, threads)),
+            panels: (level() == Level::Avx512)
+                .then(|| Arc::new(tile::Panels::pack(right, threads))),
         }
     }
 
@@ -231,7 +232,7 @@ impl Repeated {
     pub(crate) fn of<'a>(&'a self, right: MatRef<'a>) -> Right<'a> {
         #[cfg(target_arch = "x86_64")]
         if let Some(panels) = &self.panels {
-            return Right::Shared(panels);
+            return Right::Packed(panels.clone());
         }
         Right::View(right)
     }
@@ -242,7 +243,7 @@ impl<'a> Right<'a> {
     pub(crate) fn prepare(right: MatRef<'a>, rows: usize, threads: Threads) -> Self {
         #[cfg(target_arch = "x86_64")]
         if rows >= WORTH_PACKING && level() == Level::Avx512 {
-            return Self::Packed(tile::Panels::pack(right, threads));
+            return Self::Packed(Arc::new(tile::Panels::pack(right, threads)));
         }
         let _ = (rows, threads, level);
         Self::View(right)
@@ -271,8 +272,6 @@ fn right_sizes(right: &Right<'_>) -> (usize, usize) {
         Right::View(right) => (right.rows, right.cols),
         #[cfg(target_arch = "x86_64")]
         Right::Packed(right) => right.sizes(),
-        #[cfg(target_arch = "x86_64")]
-        Right::Shared(right) => right.sizes(),
     }
 }
 
@@ -309,11 +308,6 @@ pub(crate) fn matmul_prepared(
         Right::View(right) => *right,
         #[cfg(target_arch = "x86_64")]
         Right::Packed(right) => {
-            tile::product(result, into, scale, left, right, threads);
-            return;
-        }
-        #[cfg(target_arch = "x86_64")]
-        Right::Shared(right) => {
             tile::product(result, into, scale, left, right, threads);
             return;
         }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::rows::Rows;
-use super::attention::exponential_row;
+use super::attention::{exponential_row, scale};
 use super::buffer::Buffer;
 use super::matmul::{Into, MatMut, MatRef, Repeated, Threads, matmul, matmul_prepared};
 use super::simd::sum2;
@@ -80,17 +80,21 @@ pub(crate) fn pack(
 impl MemoryAttention<'_> {
     /// Probabilities of all rows together.
     pub(crate) fn score_count(&self) -> usize {
-        self.score_counts().sum()
+        self.scores().total()
     }
 
-    fn score_counts(&self) -> impl Iterator<Item = usize> {
+    /// Where the scores of each row lie.
+    fn scores(&self) -> Rows {
         let rows = self.query_rows.lengths().iter().zip(self.memory_ranges);
-        rows.map(|(&length, memory)| length * self.heads * memory.len())
+        let counts = rows.map(|(&length, memory)| length * self.heads * memory.len());
+        Rows::new(counts.collect::<Vec<_>>())
     }
 
-    fn wide_counts(&self) -> impl Iterator<Item = usize> {
+    /// Where the queries of each row lie.
+    fn wides(&self) -> Rows {
         let lengths = self.query_rows.lengths().iter();
-        lengths.map(|length| length * self.heads * self.hidden_size)
+        let counts = lengths.map(|length| length * self.heads * self.hidden_size);
+        Rows::new(counts.collect::<Vec<_>>())
     }
 
     /// What row `row` sees, [S, H].
@@ -109,49 +113,44 @@ impl MemoryAttention<'_> {
         probabilities: &mut [f32],
         contexts: &mut [f32],
     ) {
-        let tasks = cut_ref(queries, self.wide_counts())
+        let wides = self.wides();
+        let tasks = cut(probabilities, self.scores().lengths())
             .into_iter()
-            .zip(cut(probabilities, self.score_counts()))
-            .zip(cut(contexts, self.wide_counts()));
-        for_each_row(
-            tasks.collect(),
-            |row, ((queries, scores), contexts), threads| {
-                let [along, across] = memory.packed[row];
-                let memory = self.memory(memory, row);
-                let (count, seen) = (queries.len() / self.hidden_size, memory.rows());
-                let queries = MatRef::packed(queries, count, self.hidden_size);
-                let product = MatMut::packed(scores, count, seen);
-                let right = across.of(memory.transposed());
-                matmul_prepared(
-                    product,
-                    Into::Overwrite,
-                    self.scale,
-                    queries,
-                    &right,
-                    threads,
-                );
-                for (query, scores) in scores.chunks_exact_mut(seen.max(1)).enumerate() {
-                    let (scores, hidden) = scores.split_at_mut(self.seen_by(query, count, seen));
-                    let (_, sum) = exponential_row(scores);
-                    let factor = sum.recip();
-                    for score in scores {
-                        *score *= factor;
-                    }
-                    hidden.fill(0.0);
-                }
-                let probabilities = MatRef::packed(scores, count, seen);
-                let contexts = MatMut::packed(contexts, count, self.hidden_size);
-                let right = along.of(memory);
-                matmul_prepared(
-                    contexts,
-                    Into::Overwrite,
-                    1.0,
-                    probabilities,
-                    &right,
-                    threads,
-                );
-            },
-        );
+            .zip(cut(contexts, wides.lengths()));
+        for_each_row(tasks.collect(), |row, (scores, contexts), threads| {
+            let queries = &queries[wides.range(row)];
+            let [along, across] = memory.packed[row];
+            let memory = self.memory(memory, row);
+            let (count, seen) = (queries.len() / self.hidden_size, memory.rows());
+            let queries = MatRef::packed(queries, count, self.hidden_size);
+            let product = MatMut::packed(scores, count, seen);
+            let right = across.of(memory.transposed());
+            matmul_prepared(
+                product,
+                Into::Overwrite,
+                self.scale,
+                queries,
+                &right,
+                threads,
+            );
+            for (query, scores) in scores.chunks_exact_mut(seen.max(1)).enumerate() {
+                let (scores, hidden) = scores.split_at_mut(self.seen_by(query, count, seen));
+                let (_, sum) = exponential_row(scores);
+                scale(scores, sum.recip());
+                hidden.fill(0.0);
+            }
+            let probabilities = MatRef::packed(scores, count, seen);
+            let contexts = MatMut::packed(contexts, count, self.hidden_size);
+            let right = along.of(memory);
+            matmul_prepared(
+                contexts,
+                Into::Overwrite,
+                1.0,
+                probabilities,
+                &right,
+                threads,
+            );
+        });
     }
 
     /// Positions of the memory that query `query` of the `count` in its row sees.
@@ -172,54 +171,42 @@ impl MemoryAttention<'_> {
         dscores: &mut [f32],
         dqueries: &mut [f32],
     ) {
-        let tasks = cut_ref(dcontexts, self.wide_counts())
+        let (scores, wides) = (self.scores(), self.wides());
+        let tasks = cut(dscores, scores.lengths())
             .into_iter()
-            .zip(cut_ref(probabilities, self.score_counts()))
-            .zip(cut(dscores, self.score_counts()))
-            .zip(cut(dqueries, self.wide_counts()));
-        for_each_row(
-            tasks.collect(),
-            |row, (((dcontexts, probabilities), dscores), dqueries), threads| {
-                let [along, across] = memory.packed[row];
-                let memory = self.memory(memory, row);
-                let (count, seen) = (dcontexts.len() / self.hidden_size, memory.rows());
-                let dcontexts = MatRef::packed(dcontexts, count, self.hidden_size);
-                let product = MatMut::packed(dscores, count, seen);
-                let right = across.of(memory.transposed());
-                matmul_prepared(product, Into::Overwrite, 1.0, dcontexts, &right, threads);
-                let rows = probabilities.chunks_exact(seen.max(1));
-                for (p, ds) in rows.zip(dscores.chunks_exact_mut(seen.max(1))) {
-                    let mean = sum2(p, ds, |p, ds| p * ds);
-                    for (p, ds) in p.iter().zip(ds) {
-                        *ds = self.scale * p * (*ds - mean);
-                    }
+            .zip(cut(dqueries, wides.lengths()));
+        for_each_row(tasks.collect(), |row, (dscores, dqueries), threads| {
+            let dcontexts = &dcontexts[wides.range(row)];
+            let probabilities = &probabilities[scores.range(row)];
+            let [along, across] = memory.packed[row];
+            let memory = self.memory(memory, row);
+            let (count, seen) = (dcontexts.len() / self.hidden_size, memory.rows());
+            let dcontexts = MatRef::packed(dcontexts, count, self.hidden_size);
+            let product = MatMut::packed(dscores, count, seen);
+            let right = across.of(memory.transposed());
+            matmul_prepared(product, Into::Overwrite, 1.0, dcontexts, &right, threads);
+            let rows = probabilities.chunks_exact(seen.max(1));
+            for (p, ds) in rows.zip(dscores.chunks_exact_mut(seen.max(1))) {
+                let mean = sum2(p, ds, |p, ds| p * ds);
+                for (p, ds) in p.iter().zip(ds) {
+                    *ds = self.scale * p * (*ds - mean);
                 }
-                let dscores = MatRef::packed(dscores, count, seen);
-                let dqueries = MatMut::packed(dqueries, count, self.hidden_size);
-                let right = along.of(memory);
-                matmul_prepared(dqueries, Into::Overwrite, 1.0, dscores, &right, threads);
-            },
-        );
+            }
+            let dscores = MatRef::packed(dscores, count, seen);
+            let dqueries = MatMut::packed(dqueries, count, self.hidden_size);
+            let right = along.of(memory);
+            matmul_prepared(dqueries, Into::Overwrite, 1.0, dscores, &right, threads);
+        });
     }
 
     /// The gradient of the memory [M, H] by all layers that looked at it: one product for each row. The memory's ranges
     /// must lie end to end.
     pub(crate) fn memory_gradient(&self, pieces: &[Piece], dmemory: &mut [f32]) {
         let lengths = self.memory_ranges.iter().map(ExactSizeIterator::len);
-        let parts = cut(dmemory, lengths.map(|length| length * self.hidden_size));
-        let starts = |counts: Vec<usize>| -> Vec<Range<usize>> {
-            let ends = counts.iter().scan(0, |end, count| {
-                *end += count;
-                Some(*end)
-            });
-            ends.zip(&counts)
-                .map(|(end, count)| end - count..end)
-                .collect()
-        };
-        let scores = starts(self.score_counts().collect());
-        let wides = starts(self.wide_counts().collect());
-        for_each_row(parts, |row, dmemory, threads| {
-            let (scores, wide) = (scores[row].clone(), wides[row].clone());
+        let lengths: Vec<usize> = lengths.map(|length| length * self.hidden_size).collect();
+        let (scores, wides) = (self.scores(), self.wides());
+        for_each_row(cut(dmemory, &lengths), |row, dmemory, threads| {
+            let (scores, wide) = (scores.range(row), wides.range(row));
             let mut left = Buffer::dirty(2 * pieces.len() * scores.len());
             let mut right = Buffer::dirty(2 * pieces.len() * wide.len());
             let sources = pieces.iter().flat_map(|piece| {
@@ -246,21 +233,10 @@ impl MemoryAttention<'_> {
 }
 
 /// Parts of these lengths, end to end.
-fn cut(mut data: &mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
+fn cut<'a>(mut data: &'a mut [f32], lengths: &[usize]) -> Vec<&'a mut [f32]> {
     let mut parts = vec![];
-    for length in lengths {
+    for &length in lengths {
         let (part, rest) = data.split_at_mut(length);
-        parts.push(part);
-        data = rest;
-    }
-    parts
-}
-
-/// As [`cut`], to be read.
-fn cut_ref(mut data: &[f32], lengths: impl Iterator<Item = usize>) -> Vec<&[f32]> {
-    let mut parts = vec![];
-    for length in lengths {
-        let (part, rest) = data.split_at(length);
         parts.push(part);
         data = rest;
     }

@@ -5,6 +5,9 @@
 //! column groups and transpositions serve both; nothing computes with such a word as a number. The left operands of
 //! `vdpbf16ps` have this form, so that nothing is rounded or packed twice.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512;
+
 use super::simd::vectorized;
 
 /// How the numbers between the products of a sub-layer are held.
@@ -93,17 +96,29 @@ pub(crate) fn round_all(numbers: &[f32], words: &mut [f32]) {
 #[expect(unsafe_code, reason = "AVX-512 code over pointers")]
 // SAFETY: 32 times `count` numbers and 16 times `count` words must be there.
 unsafe fn round_avx512(numbers: *const f32, count: usize, words: *mut f32) {
-    use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_storeu_si512,
-    };
+    use std::arch::x86_64::_mm512_loadu_ps;
     for i in 0..count {
-        // SAFETY: within what the caller promised; both types are 512 bits without meaning.
+        // SAFETY: within what the caller promised.
         unsafe {
             let low = _mm512_loadu_ps(numbers.add(32 * i));
             let high = _mm512_loadu_ps(numbers.add(32 * i + 16));
-            let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_storeu_si512(words.add(16 * i).cast(), rounded);
+            store_words(low, high, words.add(16 * i));
         }
+    }
+}
+
+/// 32 numbers as a register of words.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[expect(unsafe_code, reason = "AVX-512 code over pointers")]
+// SAFETY: 16 words must be there.
+pub(super) unsafe fn store_words(low: __m512, high: __m512, words: *mut f32) {
+    use std::arch::x86_64::{__m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_storeu_si512};
+    // SAFETY: as the caller promised; both types are 512 bits without meaning.
+    unsafe {
+        let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        _mm512_storeu_si512(words.cast(), rounded);
     }
 }
 

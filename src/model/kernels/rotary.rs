@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::pairs::{round_all, widen_all};
+use super::pairs::{Form, round_all, widen_all};
 use super::rows_per_task;
 
 /// The angles of a packed batch. A rotation's vector-Jacobian product is the rotation back.
@@ -51,58 +51,40 @@ impl Rotation {
             .collect()
     }
 
-    /// Turns the first `heads` heads of `size` channels in every row of `matrix` [N, stride], in place; `back` undoes it.
+    /// Turns the first `heads` heads of `size` channels in every row of `matrix`, which has `stride` numbers of either
+    /// form, in place; `back` undoes it.
     pub(crate) fn apply(
         &self,
+        form: Form,
         matrix: &mut [f32],
         stride: usize,
-        heads: usize,
-        size: usize,
+        (heads, size): (usize, usize),
         back: bool,
     ) {
         if matrix.is_empty() {
             return;
         }
-        let per_task = rows_per_task(matrix.len() / stride);
+        let (words, turned) = (form.words(stride), form.words(heads * size));
+        let per_task = rows_per_task(matrix.len() / words);
         matrix
-            .par_chunks_mut(per_task * stride)
+            .par_chunks_mut(per_task * words)
             .zip(self.angles.par_chunks(per_task * self.channels))
             .for_each(|(rows, angles)| {
+                let mut wide = vec![];
                 for (row, angles) in rows
-                    .chunks_exact_mut(stride)
+                    .chunks_exact_mut(words)
                     .zip(angles.chunks_exact(self.channels))
                 {
-                    self.turn_row(&mut row[..heads * size], size, angles, back);
-                }
-            });
-    }
-
-    /// [`Self::apply`] where the matrix is in [pairs](super::pairs): [N, stride / 2].
-    pub(crate) fn apply_to_pairs(
-        &self,
-        matrix: &mut [f32],
-        stride: usize,
-        heads: usize,
-        size: usize,
-        back: bool,
-    ) {
-        if matrix.is_empty() {
-            return;
-        }
-        let per_task = rows_per_task(2 * matrix.len() / stride);
-        matrix
-            .par_chunks_mut(per_task * stride / 2)
-            .zip(self.angles.par_chunks(per_task * self.channels))
-            .for_each(|(rows, angles)| {
-                let mut wide = vec![0.0; heads * size];
-                for (row, angles) in rows
-                    .chunks_exact_mut(stride / 2)
-                    .zip(angles.chunks_exact(self.channels))
-                {
-                    let words = &mut row[..heads * size / 2];
-                    widen_all(words, &mut wide);
-                    self.turn_row(&mut wide, size, angles, back);
-                    round_all(&wide, words);
+                    let row = &mut row[..turned];
+                    match form {
+                        Form::Numbers => self.turn_row(row, size, angles, back),
+                        Form::Pairs => {
+                            wide.resize(heads * size, 0.0);
+                            widen_all(row, &mut wide);
+                            self.turn_row(&mut wide, size, angles, back);
+                            round_all(&wide, row);
+                        }
+                    }
                 }
             });
     }
@@ -132,14 +114,14 @@ mod tests {
         // Two heads of three channels of which two are turned, and a channel beyond the heads.
         let row = [1.0, 0.0, 7.0, 0.0, 2.0, 8.0, 9.0];
         let mut matrix = [row, row].concat();
-        rotation.apply(&mut matrix, 7, 2, 3, false);
+        rotation.apply(Form::Numbers, &mut matrix, 7, (2, 3), false);
         let (sine, cosine) = 1.5_f32.sin_cos();
         assert_eq!(matrix[..7], row);
         let expected = [cosine, sine, 7.0, -2.0 * sine, 2.0 * cosine, 8.0, 9.0];
         for (found, expected) in matrix[7..].iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
-        rotation.apply(&mut matrix, 7, 2, 3, true);
+        rotation.apply(Form::Numbers, &mut matrix, 7, (2, 3), true);
         for (found, expected) in matrix[7..].iter().zip(row) {
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
@@ -153,8 +135,8 @@ mod tests {
         let mut words = vec![0.0; numbers.len() / 2];
         round_all(&numbers, &mut words);
         let mut expected = numbers.clone();
-        rotation.apply(&mut expected, 14, 2, 6, false);
-        rotation.apply_to_pairs(&mut words, 14, 2, 6, false);
+        rotation.apply(Form::Numbers, &mut expected, 14, (2, 6), false);
+        rotation.apply(Form::Pairs, &mut words, 14, (2, 6), false);
         let mut found = vec![0.0; numbers.len()];
         widen_all(&words, &mut found);
         for (found, expected) in found.iter().zip(expected) {

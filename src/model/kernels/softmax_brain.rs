@@ -6,13 +6,13 @@
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps,
-    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_maskz_loadu_ps,
-    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
+use super::pairs::store_words;
 use super::turn;
 
 /// Numbers of two registers, which make one of words.
@@ -96,22 +96,7 @@ fn exp(x: __m512) -> __m512 {
 
 /// Which of the 16 numbers from `first` on come before `end`.
 fn before(end: usize, first: usize) -> u16 {
-    match end.saturating_sub(first) {
-        count if count >= turn::SIDE => !0,
-        count => (1 << count) - 1,
-    }
-}
-
-/// 32 numbers as a register of words.
-#[target_feature(enable = "avx512f,avx512bf16")]
-#[expect(unsafe_code, reason = "AVX-512 code over pointers")]
-// SAFETY: 16 words must be there.
-unsafe fn store_words(low: __m512, high: __m512, words: *mut f32) {
-    // SAFETY: as the caller promised; both types are 512 bits without meaning.
-    unsafe {
-        let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-        _mm512_storeu_si512(words.cast(), rounded);
-    }
+    turn::first(end.saturating_sub(first))
 }
 
 /// 16 scores from `first` on with factor and bias; minus infinity where the query sees none.

@@ -38,7 +38,7 @@ pub(crate) fn turn(
 }
 
 /// A mask of the first `count` numbers of a register.
-fn first(count: usize) -> u16 {
+pub(super) fn first(count: usize) -> u16 {
     if count >= SIDE { !0 } else { (1 << count) - 1 }
 }
 

@@ -4,8 +4,10 @@
 //! On the CPU in f32 both directions run side by side in one op with a backward of its own; elsewhere the same is said
 //! in plain tensor operations, which are slower and differentiable by candle.
 
-use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
+
+use crate::model::ops::{contiguous_f32, with_f32};
 
 /// Weights from which a product is worth more than one thread.
 const SHARED_WEIGHTS: usize = 1 << 20;
@@ -86,8 +88,8 @@ impl CustomOp2 for HiddenStates {
     ) -> Result<(CpuStorage, Shape)> {
         let (directions, tokens, _) = gates_layout.shape().dims3()?;
         let width = weights_layout.shape().dims3()?.2;
-        let gates = dense(gates, gates_layout)?;
-        let weights = dense(weights, weights_layout)?;
+        let gates = contiguous_f32(gates, gates_layout)?;
+        let weights = contiguous_f32(weights, weights_layout)?;
         let mut hidden = vec![0.0; directions * tokens * width];
         hidden
             .par_chunks_mut((tokens * width).max(1))
@@ -117,30 +119,20 @@ impl CustomOp2 for HiddenStates {
         let (gates, weights) = (gates.detach(), weights.detach());
         let sums = (gates + before.matmul(&weights.transpose(1, 2)?)?)?; // [D, V, 4h]
         let mut sums = sums.flatten_all()?.to_vec1::<f32>()?;
-        let (stored, layout) = weights.storage_and_layout();
-        let Storage::Cpu(stored) = &*stored else {
-            candle_core::bail!("an LSTM's weights left the CPU")
-        };
-        let flat_weights = dense(stored, layout)?;
         let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
-        sums.par_chunks_mut((tokens * 4 * width).max(1))
-            .enumerate()
-            .for_each(|(direction, sums)| {
-                let weights = &flat_weights[direction * 4 * width * width..][..4 * width * width];
-                let gradient = &gradient[direction * tokens * width..][..tokens * width];
-                backward(direction, width, weights, gradient, sums);
-            });
+        with_f32(&weights, |weights| {
+            sums.par_chunks_mut((tokens * 4 * width).max(1))
+                .enumerate()
+                .for_each(|(direction, sums)| {
+                    let weights = &weights[direction * 4 * width * width..][..4 * width * width];
+                    let gradient = &gradient[direction * tokens * width..][..tokens * width];
+                    backward(direction, width, weights, gradient, sums);
+                });
+        })?;
         let shape = (directions, tokens, 4 * width);
         let gates_gradient = Tensor::from_vec(sums, shape, &Device::Cpu)?; // [D, V, 4h]
         let weights_gradient = gates_gradient.transpose(1, 2)?.matmul(&before)?; // [D, 4h, h]
         Ok((Some(gates_gradient), Some(weights_gradient)))
-    }
-}
-
-fn dense<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => candle_core::bail!("an LSTM needs dense tensors"),
     }
 }
 

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::in_place::{self, Moment, Update};
+use super::in_place::{Moment, Update};
+use crate::model::ops::is_plain;
 
 /// Keys of `model.optim`.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,7 @@ impl AdamConfig {
         let [first, second] = moments else {
             return Ok(false);
         };
-        if !in_place::fits(&[value, gradient, first, second]) {
+        if ![value, gradient, first, second].into_iter().all(is_plain) {
             return Ok(false);
         }
         let (beta1, beta2) = self.betas;

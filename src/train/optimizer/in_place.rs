@@ -3,18 +3,13 @@
 //! A dozen ops of candle would read and write the tensor and its moments a dozen times over fresh memory, which for the
 //! prompt encoder of a small model was a tenth of a training step. The arithmetic is that of the ops, number by number.
 
-use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result};
 use rayon::prelude::*;
+
+use crate::model::ops::contiguous_f32;
 
 /// Numbers that a task handles.
 const TASK: usize = 1 << 15;
-
-/// Whether these can be changed in place by plain loops.
-pub(super) fn fits(tensors: &[&Tensor]) -> bool {
-    tensors.iter().all(|tensor| {
-        tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous()
-    })
-}
 
 /// `kept · x + added · f(scale · gradient)`, where `f` is the number itself or its square.
 pub(super) struct Moment {
@@ -31,14 +26,6 @@ pub(super) struct Update {
     pub(super) first: f32,
     pub(super) second: f32,
     pub(super) eps: f32,
-}
-
-fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let numbers = storage.as_slice::<f32>()?;
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&numbers[start..end]),
-        None => candle_core::bail!("an update in place needs contiguous tensors"),
-    }
 }
 
 fn numbers_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
@@ -61,7 +48,7 @@ impl InplaceOp2 for Moment {
         gradient_layout: &Layout,
     ) -> Result<()> {
         let moment = numbers_mut(moment, moment_layout)?;
-        let gradient = numbers(gradient, gradient_layout)?;
+        let gradient = contiguous_f32(gradient, gradient_layout)?;
         moment
             .par_chunks_mut(TASK)
             .zip(gradient.par_chunks(TASK))
@@ -95,8 +82,8 @@ impl InplaceOp3 for Update {
         second_layout: &Layout,
     ) -> Result<()> {
         let value = numbers_mut(value, value_layout)?;
-        let first = numbers(first, first_layout)?;
-        let second = numbers(second, second_layout)?;
+        let first = contiguous_f32(first, first_layout)?;
+        let second = contiguous_f32(second, second_layout)?;
         value
             .par_chunks_mut(TASK)
             .zip(first.par_chunks(TASK).zip(second.par_chunks(TASK)))
