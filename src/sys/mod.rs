@@ -9,6 +9,8 @@ mod hexadecimal;
 pub mod memory;
 pub mod process;
 #[cfg(feature = "worker")]
+pub mod region;
+#[cfg(feature = "worker")]
 pub mod rng;
 pub mod shell_words;
 pub mod shutdown;

@@ -1,85 +1,96 @@
 //! Buffers that are used again: fresh pages from the kernel cost as much as the arithmetic that fills them.
+//!
+//! The rows of each batch have other lengths, so that buffers kept whole would seldom fit the next one. Here places of a
+//! long range of addresses are lent: whatever the lengths, it is the same memory that is used again.
 
-use std::collections::VecDeque;
-use std::ops::{Deref, DerefMut};
-use std::sync::Mutex;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::{LazyLock, Mutex};
 
+use super::heap::Heap;
 use crate::sys::memory;
+use crate::sys::region::Region;
 
-/// Buffers given back, and how much there is in all.
+/// Numbers that are lent, and which of them are free.
 struct Pool {
-    /// Waiting for the next of about their size, the longest waiting first.
-    idle: VecDeque<Vec<f32>>,
-    /// Numbers of those.
-    idle_numbers: usize,
-    /// Numbers of buffers that are lent.
-    used_numbers: usize,
-    /// The most that were ever lent at a time.
-    most_used: usize,
+    region: Region,
+    heap: Mutex<Heap>,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool::new());
+/// Scratch memory of one task, and what a whole batch needs: the first comes and goes among the second, and would leave
+/// it in pieces.
+static POOLS: [LazyLock<Option<Pool>>; 2] = [const { LazyLock::new(Pool::new) }; 2];
 /// Buffers below this many numbers are left to the allocator.
-const SMALLEST_KEPT: usize = 4096;
+const SMALLEST_LENT: usize = 4096;
+/// Buffers of this many numbers or more are a batch's.
+const LARGE: usize = 1 << 18;
 
 impl Pool {
-    const fn new() -> Self {
-        Self {
-            idle: VecDeque::new(),
-            idle_numbers: 0,
-            used_numbers: 0,
-            most_used: 0,
+    fn new() -> Option<Self> {
+        let region = Region::reserve()?;
+        let heap = Mutex::new(Heap::new(region.length()));
+        Some(Self { region, heap })
+    }
+
+    /// The pool for buffers of `length` numbers.
+    fn of(length: usize) -> Option<&'static Self> {
+        match length {
+            ..SMALLEST_LENT => None,
+            SMALLEST_LENT..LARGE => POOLS[0].as_ref(),
+            LARGE.. => POOLS[1].as_ref(),
         }
     }
 
-    fn take(&mut self, length: usize) -> Option<Vec<f32>> {
-        // The smallest that fits, and not one that would waste more than half.
-        let best = (0..self.idle.len())
-            .filter(|&i| self.idle[i].capacity() >= length && self.idle[i].capacity() / 2 <= length)
-            .min_by_key(|&i| self.idle[i].capacity());
-        let found = best.and_then(|best| self.idle.remove(best));
-        let lent = found.as_ref().map_or(length, Vec::capacity);
-        self.idle_numbers -= found.as_ref().map_or(0, Vec::capacity);
-        self.used_numbers += lent;
-        self.most_used = self.most_used.max(self.used_numbers);
-        if found.is_none() {
-            // Rows of other lengths need buffers of other sizes: what waits makes room for them, so that all together
-            // stay at what was needed at one time.
-            while self.used_numbers + self.idle_numbers > self.most_used {
-                let Some(oldest) = self.idle.pop_front() else {
-                    break;
-                };
-                self.idle_numbers -= oldest.capacity();
+    #[expect(
+        unsafe_code,
+        reason = "the heap says what is free, the region lends it"
+    )]
+    fn take(&self, length: usize) -> Option<Numbers> {
+        let mut heap = self.heap.lock().ok()?;
+        let place = heap.take(length)?;
+        // SAFETY: the heap gives no place twice before it is given back, which `Buffer` does when nothing borrows it.
+        let Some(all) = (unsafe { self.region.lend(&place) }) else {
+            heap.give_back(place);
+            return None;
+        };
+        Some(Numbers::Lent(&mut all[..length], place))
+    }
+
+    fn give_back(&self, place: Range<usize>) {
+        if let Ok(mut heap) = self.heap.lock() {
+            heap.give_back(place);
+        }
+    }
+
+    #[expect(unsafe_code, reason = "memory of free places goes back to the system")]
+    fn release(&self) {
+        if let Ok(heap) = self.heap.lock() {
+            for place in heap.free() {
+                // SAFETY: free, and the heap is locked.
+                unsafe { self.region.let_go(&place) };
             }
         }
-        found
     }
+}
 
-    fn give_back(&mut self, numbers: Vec<f32>) {
-        self.used_numbers = self.used_numbers.saturating_sub(numbers.capacity());
-        self.idle_numbers += numbers.capacity();
-        self.idle.push_back(numbers);
-    }
+#[derive(Debug)]
+enum Numbers {
+    Lent(&'static mut [f32], Range<usize>),
+    Owned(Vec<f32>),
 }
 
 /// Numbers whose memory goes back to a pool when dropped.
 #[derive(Debug)]
-pub(crate) struct Buffer(Vec<f32>);
+pub(crate) struct Buffer(Numbers);
 
 impl Buffer {
     /// A buffer of `length` numbers of unspecified value.
     pub(crate) fn dirty(length: usize) -> Self {
-        if length >= SMALLEST_KEPT
-            && let Ok(mut pool) = POOL.lock()
-            && let Some(mut numbers) = pool.take(length)
-        {
-            drop(pool);
-            numbers.resize(length, 0.0);
+        if let Some(numbers) = Pool::of(length).and_then(|pool| pool.take(length)) {
             return Self(numbers);
         }
         let mut numbers = vec![0.0; length];
         memory::large_pages(&mut numbers);
-        Self(numbers)
+        Self(Numbers::Owned(numbers))
     }
 
     /// A buffer of zeros.
@@ -93,32 +104,38 @@ impl Buffer {
 impl Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        &self.0
+        match &self.0 {
+            Numbers::Lent(numbers, _) => numbers,
+            Numbers::Owned(numbers) => numbers,
+        }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        match &mut self.0 {
+            Numbers::Lent(numbers, _) => numbers,
+            Numbers::Owned(numbers) => numbers,
+        }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.0.capacity() >= SMALLEST_KEPT
-            && let Ok(mut pool) = POOL.lock()
-        {
-            pool.give_back(std::mem::take(&mut self.0));
+        let length = self.len();
+        if let (Numbers::Lent(numbers, place), Some(pool)) = (&mut self.0, Pool::of(length)) {
+            *numbers = &mut [];
+            pool.give_back(std::mem::take(place));
         }
     }
 }
 
-/// Gives every pooled buffer back to the allocator.
+/// Gives the memory of every buffer that is not in use back to the system.
 pub(crate) fn release_all() {
-    if let Ok(mut pool) = POOL.lock() {
-        pool.idle.clear();
-        pool.idle_numbers = 0;
-        pool.most_used = pool.used_numbers;
+    for pool in &POOLS {
+        if let Some(pool) = &**pool {
+            pool.release();
+        }
     }
 }
 
@@ -128,29 +145,42 @@ mod tests {
 
     #[test]
     fn a_reused_buffer_has_the_length_asked_for_and_zeros_where_asked() {
-        let mut first = Buffer::dirty(10_000);
-        first.fill(7.0);
-        drop(first);
-        let second = Buffer::zeros(9_000);
-        assert_eq!(second.len(), 9_000);
-        assert!(second.iter().all(|&x| x == 0.0));
-        release_all();
+        for length in [100, 10_000, 1_000_000] {
+            let mut first = Buffer::dirty(length);
+            first.fill(7.0);
+            let other = Buffer::zeros(length / 2);
+            drop(first);
+            release_all();
+            let second = Buffer::zeros(length * 9 / 10);
+            assert_eq!(second.len(), length * 9 / 10);
+            assert!(second.iter().chain(&*other).all(|&x| x == 0.0));
+        }
     }
 
     #[test]
-    fn batches_of_other_lengths_keep_no_more_than_the_largest_needed() {
-        let mut pool = Pool::new();
-        for length in [10_000, 31_000, 12_000, 50_000, 9_000, 47_000, 20_000] {
-            let lent: Vec<Vec<f32>> = [length, 3 * length, 4 * length]
-                .into_iter()
-                .map(|length| pool.take(length).unwrap_or_else(|| vec![0.0; length]))
-                .collect();
-            for numbers in lent {
-                pool.give_back(numbers);
+    fn buffers_of_many_threads_are_never_the_same_memory() {
+        std::thread::scope(|scope| {
+            for id in 1..=4_u8 {
+                scope.spawn(move || {
+                    let mut held: Vec<Buffer> = vec![];
+                    for i in 0..200_usize {
+                        let mut buffer = Buffer::dirty(3000 + i * 7919 % 500_000);
+                        buffer.fill(f32::from(id));
+                        held.push(buffer);
+                        if i % 3 == 0 {
+                            let dropped = held.swap_remove(i * 31 % held.len());
+                            assert!(
+                                dropped
+                                    .iter()
+                                    .all(|&x| x.to_bits() == f32::from(id).to_bits())
+                            );
+                        }
+                        if held.len() > 8 {
+                            held.remove(0);
+                        }
+                    }
+                });
             }
-            assert!(pool.used_numbers == 0 && pool.idle_numbers <= pool.most_used);
-            assert!(pool.most_used <= 8 * 50_000 * 2);
-        }
-        assert!(pool.take(20_000).is_some(), "the last batch's buffers wait");
+        });
     }
 }

@@ -16,11 +16,14 @@ pub(crate) mod buffer;
 pub(crate) mod cross_entropy;
 #[cfg(target_arch = "x86_64")]
 mod few_rows;
+mod heap;
 pub(crate) mod matmul;
 pub(crate) mod memory_attention;
 pub(crate) mod norm;
 pub(crate) mod pairs;
 pub(crate) mod rotary;
+#[cfg(target_arch = "x86_64")]
+mod shares;
 pub(crate) mod simd;
 #[cfg(target_arch = "x86_64")]
 mod softmax_brain;
