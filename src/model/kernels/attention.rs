@@ -360,6 +360,7 @@ pub(super) fn forward_by_products(
     attention
         .tasks()
         .into_par_iter()
+        .with_max_len(1)
         .for_each(|(row, kv_head)| {
             let (queries, keys) = (
                 attention.query_rows.range(row),
@@ -464,6 +465,7 @@ pub(super) fn vjp_by_products(
     attention
         .tasks()
         .into_par_iter()
+        .with_max_len(1)
         .for_each(|(row, kv_head)| {
             let (queries, keys) = (
                 attention.query_rows.range(row),

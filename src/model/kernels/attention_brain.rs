@@ -115,54 +115,62 @@ pub(crate) fn forward(
     lse: &ColumnsMut<'_>,
 ) {
     let size = attention.head_size / 2;
-    attention.tasks().into_par_iter().for_each(|task| {
-        let task = Task::new(attention, task, size);
-        let (width, stride, word_stride) = (task.width(), task.score_stride(), task.word_stride());
-        let k = task.turned(k);
-        let v = task.row_pairs(v, task.keys.clone(), task.kv_head);
-        let mut scores = Buffer::dirty(ROWS * stride);
-        let mut words = Buffer::dirty(ROWS * word_stride);
-        let mut result = Buffer::dirty(ROWS * width);
-        for head in task.heads() {
-            for first in (0..task.queries.len()).step_by(ROWS) {
-                let count = ROWS.min(task.queries.len() - first);
-                let seen = task.seen(first + count);
-                let start = task.queries.start + first;
-                let q = task.words(q, start..start + count, head);
-                task.strip(&WORDS, (&q, size), &k, seen, (&mut scores, stride));
-                let mut sums = [(0.0, 0.0); ROWS];
-                let lines = scores
-                    .chunks_exact_mut(stride)
-                    .zip(words.chunks_exact_mut(word_stride));
-                for (i, (scores, words)) in lines.take(count).enumerate() {
-                    let mut row = task.row(head, first + i, scores);
-                    sums[i] = row.exponentials(seen.next_multiple_of(STEP), words);
-                }
-                tiles(
-                    &WORDS,
-                    Left::Rows(&words, word_stride),
-                    Right::matrix(&v, width),
-                    seen.div_ceil(2),
-                    (&mut result, width, width),
-                    false,
-                );
-                for (i, result) in result.chunks_exact_mut(width).take(count).enumerate() {
-                    let (largest, sum) = sums[i];
-                    #[expect(unsafe_code, reason = "tasks write disjoint columns of one matrix")]
-                    // SAFETY: this query and head belong to this task alone, and `out` and `lse` are two matrices.
-                    let (out, lse) = unsafe {
-                        (
-                            out.row(start + i, head * size, size),
-                            lse.row(start + i, head, 1),
-                        )
-                    };
-                    scale(result, 1.0 / sum);
-                    round_all(&result[..2 * size], out);
-                    lse[0] = largest + sum.ln();
+    attention
+        .tasks()
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|task| {
+            let task = Task::new(attention, task, size);
+            let (width, stride, word_stride) =
+                (task.width(), task.score_stride(), task.word_stride());
+            let k = task.turned(k);
+            let v = task.row_pairs(v, task.keys.clone(), task.kv_head);
+            let mut scores = Buffer::dirty(ROWS * stride);
+            let mut words = Buffer::dirty(ROWS * word_stride);
+            let mut result = Buffer::dirty(ROWS * width);
+            for head in task.heads() {
+                for first in (0..task.queries.len()).step_by(ROWS) {
+                    let count = ROWS.min(task.queries.len() - first);
+                    let seen = task.seen(first + count);
+                    let start = task.queries.start + first;
+                    let q = task.words(q, start..start + count, head);
+                    task.strip(&WORDS, (&q, size), &k, seen, (&mut scores, stride));
+                    let mut sums = [(0.0, 0.0); ROWS];
+                    let lines = scores
+                        .chunks_exact_mut(stride)
+                        .zip(words.chunks_exact_mut(word_stride));
+                    for (i, (scores, words)) in lines.take(count).enumerate() {
+                        let mut row = task.row(head, first + i, scores);
+                        sums[i] = row.exponentials(seen.next_multiple_of(STEP), words);
+                    }
+                    tiles(
+                        &WORDS,
+                        Left::Rows(&words, word_stride),
+                        Right::matrix(&v, width),
+                        seen.div_ceil(2),
+                        (&mut result, width, width),
+                        false,
+                    );
+                    for (i, result) in result.chunks_exact_mut(width).take(count).enumerate() {
+                        let (largest, sum) = sums[i];
+                        #[expect(
+                            unsafe_code,
+                            reason = "tasks write disjoint columns of one matrix"
+                        )]
+                        // SAFETY: this query and head belong to this task alone, and `out` and `lse` are two matrices.
+                        let (out, lse) = unsafe {
+                            (
+                                out.row(start + i, head * size, size),
+                                lse.row(start + i, head, 1),
+                            )
+                        };
+                        scale(result, 1.0 / sum);
+                        round_all(&result[..2 * size], out);
+                        lse[0] = largest + sum.ln();
+                    }
                 }
             }
-        }
-    });
+        });
 }
 
 /// As [`super::attention::vjp`], but `lse` is in f32.
@@ -174,119 +182,124 @@ pub(crate) fn vjp(
     (dq, dk, dv): (&ColumnsMut<'_>, &ColumnsMut<'_>, &ColumnsMut<'_>),
 ) {
     let size = attention.head_size / 2;
-    attention.tasks().into_par_iter().for_each(|task| {
-        let task = Task::new(attention, task, size);
-        let (width, stride, word_stride) = (task.width(), task.score_stride(), task.word_stride());
-        let (k_turned, v_turned) = (task.turned(k), task.turned(v));
-        let k = task.row_pairs(k, task.keys.clone(), task.kv_head);
-        // Blocks of about equal size, of whole strips.
-        let count = task.queries.len();
-        let blocks = count.div_ceil(2 * STRIPS * ROWS).max(1);
-        let block = count.div_ceil(blocks).next_multiple_of(ROWS).max(ROWS);
-        let (mut scores, mut dscores) =
-            (Buffer::dirty(ROWS * stride), Buffer::dirty(ROWS * stride));
-        let mut words = [(); 2].map(|()| Buffer::dirty(ROWS * word_stride));
-        // Words of two queries, for each key: probabilities, and gradients of scores.
-        let mut pairs = [(); 2].map(|()| Buffer::dirty(block / 2 * stride));
-        let mut result = Buffer::dirty(ROWS * width);
-        let key_rows = task.keys.len().next_multiple_of(ROWS);
-        let mut k_gradient = Buffer::zeros(key_rows * width);
-        let mut v_gradient = Buffer::zeros(key_rows * width);
-        let nothing = Buffer::zeros(word_stride);
-        for head in task.heads() {
-            for first in (0..task.queries.len()).step_by(block) {
-                let count = block.min(task.queries.len() - first);
-                let start = task.queries.start + first;
-                let rows = start..start + count;
-                let (q_rows, q_pairs) = (
-                    task.words(q, rows.clone(), head),
-                    task.row_pairs(q, rows.clone(), head),
-                );
-                let (dout_rows, dout_pairs) = (
-                    task.words(dout, rows.clone(), head),
-                    task.row_pairs(dout, rows, head),
-                );
-                let seen_by_block = task.seen(first + count);
-                // The last tile of keys may reach beyond, to keys that later blocks see.
-                let cleared = seen_by_block.next_multiple_of(ROWS).next_multiple_of(STEP);
-                for strip in (0..count).step_by(ROWS) {
-                    let height = ROWS.min(count - strip);
-                    let seen = task.seen(first + strip + height);
-                    let q = (&q_rows[strip * size..], size);
-                    task.strip(&WORDS, q, &k_turned, seen, (&mut scores, stride));
-                    let dout = (&dout_rows[strip * size..], size);
-                    task.strip(&WORDS, dout, &v_turned, seen, (&mut dscores, stride));
-                    let [p_words, ds_words] = &mut words;
-                    let lines = scores
-                        .chunks_exact_mut(stride)
-                        .zip(dscores.chunks_exact(stride))
-                        .zip(p_words.chunks_exact_mut(word_stride))
-                        .zip(ds_words.chunks_exact_mut(word_stride));
-                    for (i, (((scores, dscores), p), ds)) in lines.take(height).enumerate() {
-                        let query = first + strip + i;
-                        let lse = lse[(task.queries.start + query) * attention.heads + head];
-                        let mut row = task.row(head, query, scores);
-                        row.gradients(cleared, dscores, lse, (p, ds));
-                    }
-                    tiles(
-                        &WORDS,
-                        Left::Rows(&words[1], word_stride),
-                        Right::matrix(&k, width),
-                        seen.div_ceil(2),
-                        (&mut result, width, width),
-                        false,
+    attention
+        .tasks()
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|task| {
+            let task = Task::new(attention, task, size);
+            let (width, stride, word_stride) =
+                (task.width(), task.score_stride(), task.word_stride());
+            let (k_turned, v_turned) = (task.turned(k), task.turned(v));
+            let k = task.row_pairs(k, task.keys.clone(), task.kv_head);
+            // Blocks of about equal size, of whole strips.
+            let count = task.queries.len();
+            let blocks = count.div_ceil(2 * STRIPS * ROWS).max(1);
+            let block = count.div_ceil(blocks).next_multiple_of(ROWS).max(ROWS);
+            let (mut scores, mut dscores) =
+                (Buffer::dirty(ROWS * stride), Buffer::dirty(ROWS * stride));
+            let mut words = [(); 2].map(|()| Buffer::dirty(ROWS * word_stride));
+            // Words of two queries, for each key: probabilities, and gradients of scores.
+            let mut pairs = [(); 2].map(|()| Buffer::dirty(block / 2 * stride));
+            let mut result = Buffer::dirty(ROWS * width);
+            let key_rows = task.keys.len().next_multiple_of(ROWS);
+            let mut k_gradient = Buffer::zeros(key_rows * width);
+            let mut v_gradient = Buffer::zeros(key_rows * width);
+            let nothing = Buffer::zeros(word_stride);
+            for head in task.heads() {
+                for first in (0..task.queries.len()).step_by(block) {
+                    let count = block.min(task.queries.len() - first);
+                    let start = task.queries.start + first;
+                    let rows = start..start + count;
+                    let (q_rows, q_pairs) = (
+                        task.words(q, rows.clone(), head),
+                        task.row_pairs(q, rows.clone(), head),
                     );
-                    for (i, result) in result.chunks_exact(width).take(height).enumerate() {
-                        #[expect(
-                            unsafe_code,
-                            reason = "tasks write disjoint columns of one matrix"
-                        )]
-                        // SAFETY: this query and head belong to this task alone.
-                        let dq = unsafe { dq.row(start + strip + i, head * size, size) };
-                        round_all(&result[..2 * size], dq);
+                    let (dout_rows, dout_pairs) = (
+                        task.words(dout, rows.clone(), head),
+                        task.row_pairs(dout, rows, head),
+                    );
+                    let seen_by_block = task.seen(first + count);
+                    // The last tile of keys may reach beyond, to keys that later blocks see.
+                    let cleared = seen_by_block.next_multiple_of(ROWS).next_multiple_of(STEP);
+                    for strip in (0..count).step_by(ROWS) {
+                        let height = ROWS.min(count - strip);
+                        let seen = task.seen(first + strip + height);
+                        let q = (&q_rows[strip * size..], size);
+                        task.strip(&WORDS, q, &k_turned, seen, (&mut scores, stride));
+                        let dout = (&dout_rows[strip * size..], size);
+                        task.strip(&WORDS, dout, &v_turned, seen, (&mut dscores, stride));
+                        let [p_words, ds_words] = &mut words;
+                        let lines = scores
+                            .chunks_exact_mut(stride)
+                            .zip(dscores.chunks_exact(stride))
+                            .zip(p_words.chunks_exact_mut(word_stride))
+                            .zip(ds_words.chunks_exact_mut(word_stride));
+                        for (i, (((scores, dscores), p), ds)) in lines.take(height).enumerate() {
+                            let query = first + strip + i;
+                            let lse = lse[(task.queries.start + query) * attention.heads + head];
+                            let mut row = task.row(head, query, scores);
+                            row.gradients(cleared, dscores, lse, (p, ds));
+                        }
+                        tiles(
+                            &WORDS,
+                            Left::Rows(&words[1], word_stride),
+                            Right::matrix(&k, width),
+                            seen.div_ceil(2),
+                            (&mut result, width, width),
+                            false,
+                        );
+                        for (i, result) in result.chunks_exact(width).take(height).enumerate() {
+                            #[expect(
+                                unsafe_code,
+                                reason = "tasks write disjoint columns of one matrix"
+                            )]
+                            // SAFETY: this query and head belong to this task alone.
+                            let dq = unsafe { dq.row(start + strip + i, head * size, size) };
+                            round_all(&result[..2 * size], dq);
+                        }
+                        for pair in 0..height.div_ceil(2) {
+                            for (words, pairs) in words.iter().zip(&mut pairs) {
+                                let line = |row: usize| &words[row * word_stride..][..cleared / 2];
+                                let odd = if 2 * pair + 1 < height {
+                                    line(2 * pair + 1)
+                                } else {
+                                    &nothing[..cleared / 2]
+                                };
+                                let target = &mut pairs[(strip / 2 + pair) * stride..][..cleared];
+                                interleave(line(2 * pair), odd, target);
+                            }
+                        }
                     }
-                    for pair in 0..height.div_ceil(2) {
-                        for (words, pairs) in words.iter().zip(&mut pairs) {
-                            let line = |row: usize| &words[row * word_stride..][..cleared / 2];
-                            let odd = if 2 * pair + 1 < height {
-                                line(2 * pair + 1)
-                            } else {
-                                &nothing[..cleared / 2]
-                            };
-                            let target = &mut pairs[(strip / 2 + pair) * stride..][..cleared];
-                            interleave(line(2 * pair), odd, target);
+                    for first in (0..seen_by_block).step_by(ROWS) {
+                        for (gradient, left, right) in [
+                            (&mut v_gradient, &pairs[0], &dout_pairs),
+                            (&mut k_gradient, &pairs[1], &q_pairs),
+                        ] {
+                            tiles(
+                                &WORDS,
+                                Left::Columns(&left[first..], stride),
+                                Right::matrix(right, width),
+                                count.div_ceil(2),
+                                (&mut gradient[first * width..], width, width),
+                                true,
+                            );
                         }
                     }
                 }
-                for first in (0..seen_by_block).step_by(ROWS) {
-                    for (gradient, left, right) in [
-                        (&mut v_gradient, &pairs[0], &dout_pairs),
-                        (&mut k_gradient, &pairs[1], &q_pairs),
-                    ] {
-                        tiles(
-                            &WORDS,
-                            Left::Columns(&left[first..], stride),
-                            Right::matrix(right, width),
-                            count.div_ceil(2),
-                            (&mut gradient[first * width..], width, width),
-                            true,
-                        );
-                    }
+            }
+            for (i, position) in task.keys.clone().enumerate() {
+                let range = i * width..i * width + 2 * size;
+                #[expect(unsafe_code, reason = "tasks write disjoint columns of one matrix")]
+                // SAFETY: this row and key-value head belong to this task alone; keys and values have their own columns.
+                unsafe {
+                    let dk = dk.row(position, task.kv_head * size, size);
+                    round_all(&k_gradient[range.clone()], dk);
+                    let dv = dv.row(position, task.kv_head * size, size);
+                    round_all(&v_gradient[range], dv);
                 }
             }
-        }
-        for (i, position) in task.keys.clone().enumerate() {
-            let range = i * width..i * width + 2 * size;
-            #[expect(unsafe_code, reason = "tasks write disjoint columns of one matrix")]
-            // SAFETY: this row and key-value head belong to this task alone; keys and values have their own columns.
-            unsafe {
-                let dk = dk.row(position, task.kv_head * size, size);
-                round_all(&k_gradient[range.clone()], dk);
-                let dv = dv.row(position, task.kv_head * size, size);
-                round_all(&v_gradient[range], dv);
-            }
-        }
-    });
+        });
 }
 
 #[cfg(test)]

@@ -170,6 +170,7 @@ pub(crate) fn forward(
     attention
         .tasks()
         .into_par_iter()
+        .with_max_len(1)
         .for_each(|(row, kv_head)| {
             let task = Task::new(attention, (row, kv_head), size);
             let (width, stride) = (task.width(), task.stride());
@@ -235,6 +236,7 @@ pub(crate) fn vjp(
     attention
         .tasks()
         .into_par_iter()
+        .with_max_len(1)
         .for_each(|(row, kv_head)| {
             let task = Task::new(attention, (row, kv_head), size);
             let (width, stride) = (task.width(), task.stride());

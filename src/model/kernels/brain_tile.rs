@@ -14,20 +14,19 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::attention::add;
 use super::brain::{Left, Out, SIDE, SQUARES};
 use super::buffer::Buffer;
 use super::matmul::{Into, Threads};
 use super::pairs::{round_all, store_words};
+use super::shares::share_out;
 use super::simd::{Level, level};
 use super::turn;
 
 /// Rows of a tile.
 const ROWS: usize = 12;
-/// Rows of the left operand that a task packs and works on, at most.
-const TASK_ROWS: usize = 8 * ROWS;
+/// Tiles of the left operand that a task packs and works on, at most.
+const TASK_TILES: usize = 6;
 /// Words that they have, about: 400 kB of a second-level cache that panels pass through.
 const TASK_WORDS: usize = 100_000;
 /// Panels that a task works on where there are few rows.
@@ -147,31 +146,8 @@ pub(crate) fn product(
         }
     };
     // What a task packs stays in the second-level cache.
-    let task_rows = (TASK_WORDS / pairs.max(1) / ROWS * ROWS).clamp(2 * ROWS, TASK_ROWS);
-    let chunks = rows.div_ceil(task_rows);
-    let chunk = |chunk: usize| chunk * task_rows..rows.min((chunk + 1) * task_rows);
-    match threads {
-        Threads::One => (0..chunks).for_each(|part| work(chunk(part), 0..panels)),
-        Threads::All => {
-            // Few rows: share the columns out as well.
-            let parts = if chunks >= 2 * rayon::current_num_threads() {
-                1
-            } else {
-                panels.div_ceil(TASK_PANELS).max(1)
-            };
-            let per_part = panels.div_ceil(parts);
-            (0..chunks * parts)
-                .into_par_iter()
-                .with_max_len(1)
-                .for_each(|task| {
-                    let first = task % parts * per_part;
-                    work(
-                        chunk(task / parts),
-                        first.min(panels)..panels.min(first + per_part),
-                    );
-                });
-        }
-    }
+    let tiles = (TASK_WORDS / pairs.max(1) / ROWS).clamp(2, TASK_TILES);
+    share_out(rows, (ROWS, tiles), (panels, TASK_PANELS), threads, work);
 }
 
 /// Blocks of 16 x 16 squares transposed: block after block of `target` from where `source` says, rows of squares becoming

@@ -246,7 +246,7 @@ fn cut<'a>(mut data: &'a mut [f32], lengths: &[usize]) -> Vec<&'a mut [f32]> {
 /// Rows on the threads of the pool where there are enough of them, else one after another, each on all threads.
 fn for_each_row<T: Send>(tasks: Vec<T>, work: impl Fn(usize, T, Threads) + Sync) {
     if tasks.len() >= 2 * rayon::current_num_threads() {
-        let tasks = tasks.into_par_iter().enumerate();
+        let tasks = tasks.into_par_iter().with_max_len(1).enumerate();
         tasks.for_each(|(row, task)| work(row, task, Threads::One));
     } else {
         for (row, task) in tasks.into_iter().enumerate() {

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::matmul::{Into, MatMut, MatRef, Threads};
+use super::shares::share_out;
 use super::turn;
 
 /// Rows of a tile.
@@ -23,8 +24,8 @@ const ROWS: usize = 12;
 const COLS: usize = 32;
 /// Terms of a sum that are added up in registers.
 const DEPTH: usize = 512;
-/// Rows of the left operand that a task packs and works on.
-const TASK_ROWS: usize = 8 * ROWS;
+/// Tiles of the left operand that a task packs and works on, at most.
+const TASK_TILES: usize = 6;
 /// Panels of the right operand that a task works on where there are few rows.
 const TASK_PANELS: usize = 4;
 
@@ -143,8 +144,7 @@ pub(crate) fn product(
         pointer: result.into_pointer(),
     };
     let work = |rows: std::ops::Range<usize>, panels: std::ops::Range<usize>| {
-        let mut packed =
-            Buffer::dirty(TASK_ROWS.min(rows.len().next_multiple_of(ROWS)) * DEPTH.min(terms));
+        let mut packed = Buffer::dirty(rows.len().next_multiple_of(ROWS) * DEPTH.min(terms));
         for first in (0..terms).step_by(DEPTH) {
             let depth = DEPTH.min(terms - first);
             for (tile, packed) in packed.chunks_exact_mut(ROWS * depth).enumerate() {
@@ -164,36 +164,13 @@ pub(crate) fn product(
             }
         }
     };
-    let chunks = rows.div_ceil(TASK_ROWS);
-    match threads {
-        Threads::One => {
-            for chunk in 0..chunks {
-                work(
-                    chunk * TASK_ROWS..rows.min((chunk + 1) * TASK_ROWS),
-                    0..panels,
-                );
-            }
-        }
-        Threads::All => {
-            // Few rows: share the columns out as well.
-            let parts = if chunks >= 2 * rayon::current_num_threads() {
-                1
-            } else {
-                panels.div_ceil(TASK_PANELS)
-            };
-            let per_part = panels.div_ceil(parts);
-            (0..chunks * parts)
-                .into_par_iter()
-                .with_max_len(1)
-                .for_each(|task| {
-                    let (chunk, part) = (task / parts, task % parts);
-                    work(
-                        chunk * TASK_ROWS..rows.min((chunk + 1) * TASK_ROWS),
-                        (part * per_part).min(panels)..panels.min((part + 1) * per_part),
-                    );
-                });
-        }
-    }
+    share_out(
+        rows,
+        (ROWS, TASK_TILES),
+        (panels, TASK_PANELS),
+        threads,
+        work,
+    );
 }
 
 /// The result, of which tasks write disjoint tiles.
