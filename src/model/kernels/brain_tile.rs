@@ -20,7 +20,7 @@ use super::buffer::Buffer;
 use super::matmul::{Into, Threads};
 use super::pairs::{round_all, store_words};
 use super::shares::share_out;
-use super::simd::{Level, level};
+use super::simd::{Level, level, will_write};
 use super::turn;
 
 /// Rows of a tile.
@@ -342,6 +342,13 @@ unsafe fn tile<const HEIGHT: usize>(depth: usize, a: *const f32, b: *const u64, 
                 _mm512_loadu_ps(place.bias.add(16)),
             ];
             sums = [bias; HEIGHT];
+        }
+        let words = match place.kind {
+            Kind::Overwrite | Kind::Add => SIDE,
+            Kind::Round => SIDE / 2,
+        };
+        for row in 0..HEIGHT {
+            will_write(place.pointer.add(row * place.stride), words);
         }
         let (mut a, mut b) = (a, b);
         for _ in 0..depth {

@@ -1,6 +1,24 @@
 //! One source, several instruction sets: loops compiled for what the processor at hand can do, and the few
 //! transcendental functions in a form that vectorises.
 
+/// Says that `count` numbers will be written before long: results go to memory that has left the caches, and a store
+/// that has to wait for its line holds up those behind it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a few instructions in an inner loop")]
+pub(crate) fn will_write(numbers: *const f32, count: usize) {
+    const LINE: usize = 16;
+    for first in (0..count).step_by(LINE) {
+        #[expect(unsafe_code, reason = "a hint that takes an address")]
+        // SAFETY: a hint has no effect on what memory holds, and may name any address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(
+                numbers.wrapping_add(first).cast(),
+            );
+        }
+    }
+}
+
 /// Compiles a function three times (baseline, AVX2, AVX-512) and picks one at run time.
 ///
 /// The body must be plain loops over slices; what it calls must be `#[inline(always)]`.

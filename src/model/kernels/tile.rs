@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use super::buffer::Buffer;
 use super::matmul::{Into, MatMut, MatRef, Threads};
 use super::shares::share_out;
+use super::simd::will_write;
 use super::turn;
 
 /// Rows of a tile.
@@ -257,6 +258,9 @@ unsafe fn tile_avx512(
     // SAFETY: all offsets are within what the caller promised.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        for row in 0..ROWS {
+            will_write(c.add(row * stride), COLS);
+        }
         let (mut a, mut b) = (a, b);
         for _ in 0..depth {
             let b0 = _mm512_loadu_ps(b);
