@@ -31,7 +31,7 @@ use crate::schema::{Section, WorkerJob, read_section};
 /// Runs `job` with the resolved YAML at `config` and returns the exit status: 0 when done, 75 when told to stop after
 /// saving. Errors are told apart by their [`Diagnostic`] class.
 pub fn run(job: WorkerJob, config: &Path) -> Result<i32> {
-    match job {
+    on_pool(|| match job {
         WorkerJob::PromptLearning => prompt_learning::run(&section(job, config)?),
         WorkerJob::Evaluation => evaluation::run(&section(job, config)?),
         WorkerJob::DataPreparation => Err(Diagnostic::configuration(
@@ -39,7 +39,19 @@ pub fn run(job: WorkerJob, config: &Path) -> Result<i32> {
         )
         .into()),
         WorkerJob::Conversion => conversion::run(&section(job, config)?),
+    })
+}
+
+/// Runs `work` on a thread of the pool that shares out every product: from any other, each of the hundreds of them in a
+/// step would be handed over and waited for asleep.
+fn on_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    /// That of a main thread; a graph of candle is walked by recursion.
+    const STACK: usize = 8 << 20;
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK);
+    if let Err(error) = pool.build_global() {
+        tracing::debug!("the pool of threads is as it was: {error}");
     }
+    rayon::scope(|_| work())
 }
 
 /// The section that a job's resolved YAML holds: the file is the section itself or, when written by hand, may hold it

@@ -19,8 +19,12 @@ use super::turn::first;
 const LANES: usize = 16;
 /// Rows, and columns or registers of columns, of a tile.
 const SIDE: usize = 4;
-/// Columns of a task.
-const TASK: usize = SIDE * LANES;
+/// Columns of a strip.
+const STRIP: usize = SIDE * LANES;
+/// Strips of a task, at most.
+const STRIPS: usize = 4;
+/// Terms that all strips and rows of a task have behind them before the next are read.
+const TERMS: usize = 128;
 /// Multiplications below which other threads are no help.
 const SMALL: usize = 1 << 18;
 
@@ -41,15 +45,19 @@ pub(crate) fn product(
         length: result.length(),
         pointer: result.into_pointer(),
     };
+    // Where there are columns for all threads, a task's are many, so that what it reads lies side by side.
+    let strips = cols.div_ceil(STRIP);
+    let task_strips = (strips / rayon::current_num_threads()).clamp(1, STRIPS);
+    let width = task_strips * STRIP;
     let work = |task: usize| {
-        let columns = task * TASK..cols.min((task + 1) * TASK);
+        let columns = task * width..cols.min((task + 1) * width);
         if right.rows_are_contiguous() {
             target.add_rows(columns, into, scale, left, right);
         } else {
             target.dot_columns(columns, into, scale, left, right.transposed());
         }
     };
-    let tasks = cols.div_ceil(TASK);
+    let tasks = cols.div_ceil(width);
     if threads == Threads::One || rows * cols * terms < SMALL {
         (0..tasks).for_each(work);
     } else {
@@ -135,7 +143,7 @@ impl Target {
         }
     }
 
-    /// Columns of the result from the same of every row of `right`.
+    /// Columns of the result from the same of every row of `right`: each number is summed in blocks of terms.
     fn add_rows(
         self,
         columns: std::ops::Range<usize>,
@@ -144,29 +152,45 @@ impl Target {
         left: MatRef<'_>,
         right: MatRef<'_>,
     ) {
+        for first in (0..right.rows()).step_by(TERMS) {
+            let terms = first..right.rows().min(first + TERMS);
+            let add = first > 0 || into == Into::Add;
+            for start in columns.clone().step_by(STRIP) {
+                let strip = start..columns.end.min(start + STRIP);
+                self.add_terms(strip, terms.clone(), (scale, add), left, right);
+            }
+        }
+    }
+
+    /// A strip of [`Self::add_rows`] from some of the terms.
+    fn add_terms(
+        self,
+        strip: std::ops::Range<usize>,
+        terms: std::ops::Range<usize>,
+        (scale, add): (f32, bool),
+        left: MatRef<'_>,
+        right: MatRef<'_>,
+    ) {
+        let width = strip.len();
+        let (weights, weight_stride) = right.columns(strip.start, width).rows_from(terms.start);
+        assert!(width <= STRIP && (terms.len() - 1) * weight_stride + width <= weights.len());
         let mut row = 0;
         while row < left.rows() {
             let height = if left.rows() - row >= SIDE { SIDE } else { 1 };
-            let lefts: [&[f32]; SIDE] = std::array::from_fn(|i| left.row(row + i.min(height - 1)));
-            let start = row * self.stride + columns.start;
-            assert!(columns.len() <= TASK);
-            assert!(start + (height - 1) * self.stride + columns.len() <= self.length);
-            let (weights, weight_stride) = right.columns(columns.start, columns.len()).rows_from(0);
-            assert!(
-                right.rows() == 0
-                    || (right.rows() - 1) * weight_stride + columns.len() <= weights.len()
-            );
+            let lefts: [&[f32]; SIDE] =
+                std::array::from_fn(|i| &left.row(row + i.min(height - 1))[terms.clone()]);
+            let start = row * self.stride + strip.start;
+            assert!(start + (height - 1) * self.stride + width <= self.length);
             #[expect(unsafe_code, reason = "AVX-512 code over pointers")]
-            // SAFETY: callers have found AVX-512; both matrices hold these columns by the assertions, and those of the
-            // result are this task's alone.
+            // SAFETY: callers have found AVX-512; both matrices hold these columns and terms by the assertions, and the
+            // columns of the result are this task's alone.
             unsafe {
-                let target = self.pointer.add(start);
+                let target = (self.pointer.add(start), self.stride);
                 let weights = (weights.as_ptr(), weight_stride);
-                let rules = (columns.len(), scale, into == Into::Add);
                 if height == SIDE {
-                    axpys::<SIDE>(lefts, weights, (target, self.stride), rules);
+                    axpys::<SIDE>(lefts, weights, target, (width, scale, add));
                 } else {
-                    axpys::<1>(lefts, weights, (target, self.stride), rules);
+                    axpys::<1>(lefts, weights, target, (width, scale, add));
                 }
             }
             row += height;
