@@ -69,7 +69,7 @@ impl FeedForward {
 }
 
 /// An activation by differentiable candle ops.
-fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+pub(super) fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
     match activation {
         Activation::Relu => x.relu(),
         Activation::SquaredRelu => x.relu()?.sqr(),

@@ -1,9 +1,13 @@
-//! A linear layer that is trained, as prompt encoders have them, over the CPU kernels; candle's ops on other devices.
+//! A linear layer that is trained and what lies between two of them, as prompt encoders have them, over the CPU kernels;
+//! candle's ops on other devices.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 
+use super::feed_forward::activate;
+use super::kernels::activation::{self as kernel, Activation};
 use super::kernels::attention::add;
 use super::kernels::matmul::{Into, MatMut, MatRef, Threads, matmul};
+use super::kernels::pairs::Form;
 use super::ops::{contiguous_f32, is_plain, with_f32};
 
 /// `x · Wᵀ + b`: [N, in], [out, in] and [out] -> [N, out]; differentiable in all three.
@@ -93,12 +97,80 @@ impl CustomOp3 for LinearOp {
     }
 }
 
+/// `activation(x)`, a number at a time: [N, F] -> [N, F].
+///
+/// # Errors
+/// What candle meets.
+pub fn activated(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    if is_plain(x) {
+        return x.apply_op1(ActivationOp(activation));
+    }
+    activate(activation, x)
+}
+
+struct ActivationOp(Activation);
+
+impl CustomOp1 for ActivationOp {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous_f32(storage, layout)?;
+        let mut y = vec![0.0; x.len()];
+        let width = *layout.dims().last().unwrap_or(&1);
+        kernel::forward(Form::Numbers, (self.0, false), width, x, &mut y);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let mut dx = with_f32(x, <[f32]>::to_vec)?;
+        let width = *x.dims().last().unwrap_or(&1);
+        with_f32(&grad, |dy| {
+            kernel::vjp_in_place(Form::Numbers, (self.0, false), width, dy, &mut dx);
+        })?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
     use crate::sys::rng::SeededRng;
+
+    #[test]
+    fn an_activation_and_its_gradient_are_those_of_plain_ops() {
+        let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let mut rng = SeededRng::new(2, 0);
+        let mut draw =
+            || Tensor::from_vec(rng.normals(21 * 70, 2.0), (21, 70), &Device::Cpu).unwrap();
+        let (x, g) = (Var::from_tensor(&draw()).unwrap(), draw());
+        for activation in [
+            Activation::Relu,
+            Activation::GeluTanh,
+            Activation::GeluErf,
+            Activation::Silu,
+        ] {
+            let (fused, plain) = (
+                activated(&x, activation).unwrap(),
+                activate(activation, &x).unwrap(),
+            );
+            let gradient = |y: &Tensor| {
+                let store = (y * &g).unwrap().backward().unwrap();
+                numbers(store.get(&x).unwrap())
+            };
+            let pairs = numbers(&fused).into_iter().zip(numbers(&plain));
+            for (a, b) in pairs.chain(gradient(&fused).into_iter().zip(gradient(&plain))) {
+                assert!(
+                    (a - b).abs() <= 1e-5 * (1.0 + b.abs()),
+                    "{activation:?}: {a} and {b}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn values_and_gradients_of_a_layer_are_those_of_plain_ops() {

@@ -3,16 +3,9 @@
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
 
-use crate::model::trained::linear;
+use crate::model::feed_forward::Activation;
+use crate::model::trained::{activated, linear};
 use crate::sys::rng::SeededRng;
-
-/// Between two layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Activation {
-    Relu,
-    /// The tanh form.
-    Gelu,
-}
 
 /// How first weights are drawn.
 #[derive(Clone, Copy, Debug)]
@@ -81,10 +74,7 @@ impl LinearStack {
         let mut hidden = input.clone();
         for (index, layer) in self.layers.iter().enumerate() {
             if index > 0 {
-                hidden = match self.activation {
-                    Activation::Relu => hidden.relu()?,
-                    Activation::Gelu => hidden.gelu()?,
-                }; // [V, in]
+                hidden = activated(&hidden, self.activation)?; // [V, in]
             }
             hidden = linear(&hidden, &layer.weight, &layer.bias)?; // [V, out]
         }

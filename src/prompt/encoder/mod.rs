@@ -17,10 +17,11 @@ use indexmap::IndexMap;
 
 pub use self::config::EncoderConfig;
 use self::dropout::Dropout;
-use self::linear_stack::{Activation, FirstValues, LinearStack};
+use self::linear_stack::{FirstValues, LinearStack};
 use self::lstm::BidirectionalLstm;
 use super::init;
 use crate::diag::Diagnostic;
+use crate::model::feed_forward::Activation;
 use crate::schema::PromptEncoderType;
 use crate::sys::rng::SeededRng;
 
@@ -70,7 +71,7 @@ impl PromptEncoder {
         let linear = match kind {
             PromptEncoderType::TpMlp => LinearStack::new(
                 &config.linear_widths(),
-                Activation::Gelu,
+                Activation::GeluTanh,
                 FirstValues::Normal {
                     std: config.init_std,
                 },
