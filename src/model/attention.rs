@@ -18,6 +18,7 @@ use super::kernels::rotary::Rotation;
 use super::norm::Norm;
 use super::ops::{Engine, softmax};
 pub use super::position::{BatchBias, BatchPositions};
+use super::repeats::Repeats;
 use super::rows::Rows;
 use super::stack::{self, Saved, SubLayer};
 
@@ -342,6 +343,17 @@ impl SelfAttentionOfRows {
         (q, k, v)
     }
 
+    /// Queries, keys and values of any rows: [M, H] -> [M, Q + 2K].
+    fn projected(&self, x: &[f32]) -> Result<Intermediate> {
+        let (form, block) = (self.form(), &self.block);
+        let count = x.len() / block.query_key_value.inputs();
+        let mut projected = Intermediate::dirty(form, count * self.stride());
+        let normed = Intermediate::normed(form, &block.norm, x)?;
+        let product = projected.product();
+        block.query_key_value.multiply(normed.operand(), product)?;
+        Ok(projected)
+    }
+
     /// Turns the queries and keys of a projection, or of its gradient, by their positions.
     fn turn(&self, projected: &mut Intermediate, back: bool) {
         let layout = &self.block.layout;
@@ -353,16 +365,17 @@ impl SelfAttentionOfRows {
 }
 
 impl SubLayer for SelfAttentionOfRows {
-    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Saved> {
+    fn run(&self, x: &[f32], repeats: Option<&Repeats>, y: Option<&mut [f32]>) -> Result<Saved> {
         let block = &self.block;
         let count = self.rows.total();
         let form = self.form();
-        let mut projected = Intermediate::dirty(form, count * self.stride());
-        {
-            let normed = Intermediate::normed(form, &block.norm, x)?;
-            let product = projected.product();
-            block.query_key_value.multiply(normed.operand(), product)?;
-        }
+        let mut projected = match repeats {
+            None => self.projected(x)?,
+            Some(repeats) => {
+                let once = repeats.once(x, block.norm.width());
+                repeats.spread(&self.projected(&once)?, self.stride())
+            }
+        };
         self.turn(&mut projected, false);
         let queries = block.layout.query_width();
         let mut attended = Intermediate::dirty(form, count * queries);

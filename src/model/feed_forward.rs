@@ -10,6 +10,7 @@ use super::kernels::buffer::Buffer;
 use super::kernels::matmul::Into;
 use super::norm::Norm;
 use super::ops::Engine;
+use super::repeats::Repeats;
 use super::stack::{self, Saved, SubLayer};
 
 /// A feed-forward sub-layer with its norm.
@@ -81,7 +82,7 @@ pub(super) fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
 
 /// Keeps what enters the activation for the backward.
 impl SubLayer for FeedForward {
-    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Saved> {
+    fn run(&self, x: &[f32], _: Option<&Repeats>, y: Option<&mut [f32]>) -> Result<Saved> {
         let count = x.len() / self.up.inputs();
         let form = self.form();
         let mut u = Intermediate::dirty(form, count * self.up.outputs());

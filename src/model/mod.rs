@@ -30,6 +30,7 @@ pub mod norm;
 pub mod ops;
 pub mod position;
 mod projected;
+mod repeats;
 mod rows;
 mod stack;
 pub mod t5;

@@ -17,12 +17,14 @@ use super::kernels::norm as norm_kernel;
 use super::norm::Norm;
 use super::ops::{Engine, contiguous_f32, store, take, with_f32};
 use super::position::BatchPositions;
+use super::repeats::Repeats;
 use super::rows::Rows;
 
 /// A sub-layer over packed rows on the CPU.
 pub(crate) trait SubLayer: Send + Sync {
-    /// Adds the sub-layer's result for `x` [N, H] to `y` (where asked for) and gives what the backward needs.
-    fn run(&self, x: &[f32], y: Option<&mut [f32]>) -> Result<Saved>;
+    /// Adds the sub-layer's result for `x` [N, H], of which some rows may be known to be equal, to `y` (where asked for)
+    /// and gives what the backward needs.
+    fn run(&self, x: &[f32], repeats: Option<&Repeats>, y: Option<&mut [f32]>) -> Result<Saved>;
 
     /// The gradient of `norm(x)` [N, H] from that of the result, or [P, H] of these positions alone.
     fn gradient(&self, dy: &[f32], saved: Saved, needed: Option<&[u32]>) -> Result<Buffer>;
@@ -105,6 +107,12 @@ pub(crate) fn through<'a>(
 }
 
 impl Stack {
+    /// Equal rows of a sub-layer's input: only the first has any to speak of.
+    fn repeats(&self, number: usize, x: &[f32]) -> Option<Repeats> {
+        let width = self.sub_layers.first()?.norm().width();
+        (number == 0).then(|| Repeats::of(x, width)).flatten()
+    }
+
     /// The result, and what the backward needs.
     fn run(&self, x: &[f32]) -> Result<(Vec<f32>, Vec<Kept>)> {
         let mut y = x.to_vec();
@@ -118,7 +126,9 @@ impl Stack {
             if !layer.residual() {
                 y.fill(0.0);
             }
-            let saved = layer.run(input.as_deref().unwrap_or(x), Some(&mut y))?;
+            let repeats = self.repeats(number, x);
+            let from = input.as_deref().unwrap_or(x);
+            let saved = layer.run(from, repeats.as_ref(), Some(&mut y))?;
             if self.keep {
                 kept.push(Kept {
                     x: input,
@@ -135,7 +145,7 @@ impl Stack {
             let x = kept.x.as_deref().unwrap_or(x);
             let saved = match kept.saved {
                 Some(saved) => saved,
-                None => layer.run(x, None)?,
+                None => layer.run(x, self.repeats(number, x).as_ref(), None)?,
             };
             let needed = self.needed.as_deref().filter(|_| number == 0);
             let dnormed = layer.gradient(gradient, saved, needed)?;

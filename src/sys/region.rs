@@ -19,16 +19,25 @@ pub struct Region {
 
 #[expect(unsafe_code, reason = "addresses are reserved and lent by the system")]
 impl Region {
-    /// As many addresses as the machine has memory, or what the system (`ulimit -v`) gives of them.
+    /// As many addresses as the machine has memory, or fewer if the system refuses; none where they are counted
+    /// (`ulimit -v`), since files have to be mapped as well.
     #[cfg(unix)]
     pub fn reserve() -> Option<Self> {
-        // SAFETY: the two ask for numbers.
-        let (pages, page) = unsafe {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: these ask for numbers, the first into a place that outlives the call.
+        let (asked, pages, page) = unsafe {
             (
+                libc::getrlimit(libc::RLIMIT_AS, &raw mut limit),
                 libc::sysconf(libc::_SC_PHYS_PAGES),
                 libc::sysconf(libc::_SC_PAGESIZE),
             )
         };
+        if asked != 0 || limit.rlim_cur != libc::RLIM_INFINITY {
+            return None;
+        }
         let memory = usize::try_from(pages).ok()? * usize::try_from(page).ok()?;
         let mut bytes = memory.max(SMALLEST).next_multiple_of(STEP);
         while bytes >= SMALLEST {
