@@ -5,7 +5,7 @@
 /// that has to wait for its line holds up those behind it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "a few instructions in an inner loop")]
+#[allow(clippy::inline_always, reason = "a few instructions in an inner loop")]
 pub(crate) fn will_write(numbers: *const f32, count: usize) {
     const LINE: usize = 16;
     for first in (0..count).step_by(LINE) {
