@@ -127,7 +127,7 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<i32> {
     };
     let draws =
         arguments.temperature.is_some() || arguments.top_k.is_some() || arguments.top_p.is_some();
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = std::io::stdout();
     let asked = Generation {
         prompts: arguments.prompts.clone(),
         model: arguments.model.clone(),

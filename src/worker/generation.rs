@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::answers::{Answerer, Written};
 use super::frozen_model::FrozenModel;
-use super::{devices, evaluation, tasks};
+use super::{devices, evaluation, on_pool, tasks};
 use crate::data::dataset::{Dataset, Example};
 use crate::diag::suggest::did_you_mean;
 use crate::diag::{Diagnostic, Location};
@@ -67,8 +67,12 @@ pub struct Generation {
 ///
 /// # Errors
 /// A [`Diagnostic`] for what cannot be found or does not fit.
-pub fn run(asked: &Generation, out: &mut dyn Write) -> Result<()> {
+pub fn run(asked: &Generation, out: &mut (dyn Write + Send)) -> Result<()> {
     asked.inference.check()?;
+    on_pool(|| answer_all(asked, out))
+}
+
+fn answer_all(asked: &Generation, out: &mut dyn Write) -> Result<()> {
     let archive = open_prompts(asked)?;
     let settings: PromptLearningModel = archive.settings()?;
     let sections: Vec<TaskTemplateSection> = settings
