@@ -107,10 +107,12 @@ pub(crate) fn through<'a>(
 }
 
 impl Stack {
-    /// Equal rows of a sub-layer's input: only the first has any to speak of.
+    /// Equal rows of a sub-layer's input: only the first of many, which stands before all layers, has any to speak of.
     fn repeats(&self, number: usize, x: &[f32]) -> Option<Repeats> {
-        let width = self.sub_layers.first()?.norm().width();
-        (number == 0).then(|| Repeats::of(x, width)).flatten()
+        let [first, _, ..] = &*self.sub_layers else {
+            return None;
+        };
+        (number == 0).then(|| Repeats::of(x, first.norm().width()))?
     }
 
     /// The result, and what the backward needs.
