@@ -1,7 +1,9 @@
 //! One long range of addresses whose memory comes as it is used.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[cfg(unix)]
+use super::memory;
 
 /// Memory is asked for in steps of this many bytes.
 const STEP: usize = 32 << 20;
@@ -14,7 +16,7 @@ const SMALLEST: usize = 1 << 30;
 pub struct Region {
     start: usize, // an address
     bytes: usize,
-    usable: AtomicUsize, // bytes from the start that may be read and written
+    usable: usize, // bytes from the start that may be read and written
 }
 
 #[expect(unsafe_code, reason = "addresses are reserved and lent by the system")]
@@ -49,7 +51,7 @@ impl Region {
                 return Some(Self {
                     start: found.expose_provenance(),
                     bytes,
-                    usable: AtomicUsize::new(0),
+                    usable: 0,
                 });
             }
             bytes = (bytes / 2).next_multiple_of(STEP);
@@ -72,28 +74,26 @@ impl Region {
     /// # Safety
     /// No two lent places may overlap at any time.
     #[cfg(unix)]
-    pub unsafe fn lend(&self, place: &Range<usize>) -> Option<&'static mut [f32]> {
+    pub unsafe fn lend(&mut self, place: &Range<usize>) -> Option<&'static mut [f32]> {
         let end = place.end * size_of::<f32>();
         if place.start > place.end || end > self.bytes {
             return None;
         }
-        let usable = self.usable.load(Ordering::Acquire);
-        if end > usable {
+        if end > self.usable {
             let wanted = end.next_multiple_of(STEP).min(self.bytes);
-            let first = std::ptr::with_exposed_provenance_mut::<libc::c_void>(self.start + usable);
-            // SAFETY: the range lies in this mapping; a page that is usable already stays so with what it holds.
-            let refused = unsafe {
-                libc::mprotect(first, wanted - usable, libc::PROT_READ | libc::PROT_WRITE)
-            };
+            let bytes = wanted - self.usable;
+            let first = std::ptr::with_exposed_provenance_mut::<f32>(self.start + self.usable);
+            // SAFETY: the range lies in this mapping, and nothing of it has been lent.
+            let refused =
+                unsafe { libc::mprotect(first.cast(), bytes, libc::PROT_READ | libc::PROT_WRITE) };
             if refused != 0 {
                 return None;
             }
-            #[cfg(target_os = "linux")]
-            // SAFETY: advice on the same range, which leaves what it holds alone.
-            unsafe {
-                libc::madvise(first, wanted - usable, libc::MADV_HUGEPAGE)
-            };
-            self.usable.fetch_max(wanted, Ordering::AcqRel);
+            // SAFETY: readable and writable by now, aligned as a page is, and lent to nobody yet.
+            memory::large_pages(unsafe {
+                std::slice::from_raw_parts_mut(first, bytes / size_of::<f32>())
+            });
+            self.usable = wanted;
         }
         let first =
             std::ptr::with_exposed_provenance_mut::<f32>(self.start).wrapping_add(place.start);
@@ -103,7 +103,7 @@ impl Region {
     }
 
     #[cfg(not(unix))]
-    pub unsafe fn lend(&self, _: &Range<usize>) -> Option<&'static mut [f32]> {
+    pub unsafe fn lend(&mut self, _: &Range<usize>) -> Option<&'static mut [f32]> {
         None
     }
 
@@ -116,8 +116,7 @@ impl Region {
         {
             const PAGE: usize = 4096;
             let from = (place.start * size_of::<f32>()).next_multiple_of(PAGE);
-            let usable = self.usable.load(Ordering::Acquire);
-            let to = (place.end * size_of::<f32>()).min(usable) / PAGE * PAGE;
+            let to = (place.end * size_of::<f32>()).min(self.usable) / PAGE * PAGE;
             if from < to {
                 let first = std::ptr::with_exposed_provenance_mut(self.start + from);
                 // SAFETY: whole pages of this mapping that nobody has on loan.
@@ -140,7 +139,7 @@ mod tests {
     #[expect(unsafe_code, reason = "places that do not overlap are lent")]
     fn lent_numbers_are_kept_until_their_memory_is_let_go() {
         let largest = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).max();
-        let region = Region::reserve().expect("addresses");
+        let mut region = Region::reserve().expect("addresses");
         let place = STEP / 4 - 100..STEP / 4 + 4096;
         // SAFETY: one place at a time.
         unsafe {

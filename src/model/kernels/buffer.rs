@@ -13,26 +13,26 @@ use crate::sys::region::Region;
 /// Numbers that are lent, and which of them are free.
 struct Pool {
     region: Region,
-    heap: Mutex<Heap>,
+    heap: Heap,
 }
 
 /// Scratch memory of one task, and what a whole batch needs: the first comes and goes among the second, and would leave
 /// it in pieces.
-static POOLS: [LazyLock<Option<Pool>>; 2] = [const { LazyLock::new(Pool::new) }; 2];
+static POOLS: [LazyLock<Option<Mutex<Pool>>>; 2] = [const { LazyLock::new(Pool::new) }; 2];
 /// Buffers below this many numbers are left to the allocator.
 const SMALLEST_LENT: usize = 4096;
 /// Buffers of this many numbers or more are a batch's.
 const LARGE: usize = 1 << 18;
 
 impl Pool {
-    fn new() -> Option<Self> {
+    fn new() -> Option<Mutex<Self>> {
         let region = Region::reserve()?;
-        let heap = Mutex::new(Heap::new(region.length()));
-        Some(Self { region, heap })
+        let heap = Heap::new(region.length());
+        Some(Mutex::new(Self { region, heap }))
     }
 
     /// The pool for buffers of `length` numbers.
-    fn of(length: usize) -> Option<&'static Self> {
+    fn of(length: usize) -> Option<&'static Mutex<Self>> {
         match length {
             ..SMALLEST_LENT => None,
             SMALLEST_LENT..LARGE => POOLS[0].as_ref(),
@@ -44,30 +44,21 @@ impl Pool {
         unsafe_code,
         reason = "the heap says what is free, the region lends it"
     )]
-    fn take(&self, length: usize) -> Option<Numbers> {
-        let mut heap = self.heap.lock().ok()?;
-        let place = heap.take(length)?;
+    fn take(&mut self, length: usize) -> Option<Numbers> {
+        let place = self.heap.take(length)?;
         // SAFETY: the heap gives no place twice before it is given back, which `Buffer` does when nothing borrows it.
         let Some(all) = (unsafe { self.region.lend(&place) }) else {
-            heap.give_back(place);
+            self.heap.give_back(place);
             return None;
         };
         Some(Numbers::Lent(&mut all[..length], place))
     }
 
-    fn give_back(&self, place: Range<usize>) {
-        if let Ok(mut heap) = self.heap.lock() {
-            heap.give_back(place);
-        }
-    }
-
     #[expect(unsafe_code, reason = "memory of free places goes back to the system")]
     fn release(&self) {
-        if let Ok(heap) = self.heap.lock() {
-            for place in heap.free() {
-                // SAFETY: free, and the heap is locked.
-                unsafe { self.region.let_go(&place) };
-            }
+        for place in self.heap.free() {
+            // SAFETY: free, and nobody takes it while the pool is borrowed.
+            unsafe { self.region.let_go(&place) };
         }
     }
 }
@@ -85,7 +76,8 @@ pub(crate) struct Buffer(Numbers);
 impl Buffer {
     /// A buffer of `length` numbers of unspecified value.
     pub(crate) fn dirty(length: usize) -> Self {
-        if let Some(numbers) = Pool::of(length).and_then(|pool| pool.take(length)) {
+        let lent = Pool::of(length).and_then(|pool| pool.lock().ok()?.take(length));
+        if let Some(numbers) = lent {
             return Self(numbers);
         }
         let mut numbers = vec![0.0; length];
@@ -125,15 +117,17 @@ impl Drop for Buffer {
         let length = self.len();
         if let (Numbers::Lent(numbers, place), Some(pool)) = (&mut self.0, Pool::of(length)) {
             *numbers = &mut [];
-            pool.give_back(std::mem::take(place));
+            if let Ok(mut pool) = pool.lock() {
+                pool.heap.give_back(std::mem::take(place));
+            }
         }
     }
 }
 
 /// Gives the memory of every buffer that is not in use back to the system.
 pub(crate) fn release_all() {
-    for pool in &POOLS {
-        if let Some(pool) = &**pool {
+    for pool in POOLS.iter().filter_map(|pool| pool.as_ref()) {
+        if let Ok(pool) = pool.lock() {
             pool.release();
         }
     }
